@@ -1,0 +1,1 @@
+"""HTTP and JSON over a unix socket: wire types, the table of routes, server and client."""

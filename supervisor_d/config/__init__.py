@@ -1,0 +1,1 @@
+"""From YAML text to accepted pools: parse with marks, validate all at once, compare."""

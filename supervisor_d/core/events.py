@@ -1,0 +1,176 @@
+"""Facts, in the past tense: all that may ever reach the core.  `id` is a process's id.
+
+Edges (shims, pidfds, probes, drivers, the API) make them; `evolve` folds them into Observed, one at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from supervisor_d.core.process import Exit, Policy, Process
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnBegan:
+    """A spawn was asked of the host; from here on the process exists for the core."""
+
+    id: str
+    pool: str
+    slot: int
+    generation: int
+    workers: int
+    policy: Policy
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """The program was exec'd as `pid`."""
+
+    id: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """No program runs and none will: exec failed, the zygote or the kernel refused.  The record is already empty."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BecameReady:
+    """The process answered: it may serve now."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersReported:
+    """The driver counted the workers inside a process."""
+
+    id: str
+    live: int
+    ready: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """A worker inside a process ended (a gunicorn worker, a Celery pool process); its program replaces it."""
+
+    id: str
+    pid: int
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleAsked:
+    """The driver was told to bring a process to `workers`."""
+
+    id: str
+    workers: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopSignalled:
+    """Step `step` of the stop list was sent; `deadline` is when the next is due (monotonic)."""
+
+    id: str
+    step: int
+    deadline: float | None
+    reason: str
+    expected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KillSent:
+    """SIGKILL was sent to the whole tree."""
+
+    id: str
+    reason: str
+    expected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MainExited:
+    """The main process ended."""
+
+    id: str
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class TreeEmptied:
+    """Nothing of the process's tree is left; `proven` when the kernel said so (ECHILD or an empty cgroup)."""
+
+    id: str
+    proven: bool
+    killed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShimLost:
+    """The shim died before its tree was empty."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The record of an empty process was removed."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A process of a former daemon was taken over, with all that its record proves."""
+
+    process: Process
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessRecorded:
+    """A oneshot's success was written to the state directory."""
+
+    pool: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailureCleared:
+    """An operator asked for a fresh try: backoff, intensity and failure of the pool's slots are forgotten."""
+
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRemoved:
+    """The config no longer has this pool and nothing of it is left: its facts are dropped."""
+
+    pool: str
+
+
+Event = (
+    SpawnBegan
+    | Spawned
+    | SpawnFailed
+    | BecameReady
+    | WorkersReported
+    | WorkerExited
+    | ScaleAsked
+    | StopSignalled
+    | KillSent
+    | MainExited
+    | TreeEmptied
+    | ShimLost
+    | Forgotten
+    | Adopted
+    | SuccessRecorded
+    | FailureCleared
+    | PoolRemoved
+)

@@ -1,0 +1,108 @@
+"""One process from its spawn to its empty tree: the states and the one table of legal transitions.
+
+A process is one-shot and monotone: it only ever moves down the list
+
+    starting -> ready -> stopping -> killing -> exited
+
+and what comes next in its slot is a new process.  `exited` speaks of the main process; `empty` says that its whole
+tree is gone, by the kernel's word.  A fact that the table does not know for a state raises IllegalTransition and
+leaves the state as it was.
+
+Worked example, `web.0@g3.17` told to stop while a child of its own ignores TERM:
+
+    SpawnBegan            -> starting
+    Spawned(pid 4711)     -> starting
+    BecameReady           -> ready
+    StopSignalled(TERM)   -> stopping    deadline now + 30 s
+    StopSignalled(QUIT)   -> stopping    the first deadline passed
+    KillSent              -> killing
+    MainExited(-9)        -> exited      the tree may still hold others
+    TreeEmptied           -> exited, empty: the record may be forgotten
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from supervisor_d.core.spec import RestartPolicy, StopStep, Traits
+
+
+class State(StrEnum):
+    """Where a process is on its one way from start to end."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    KILLING = "killing"
+    EXITED = "exited"
+
+
+class IllegalTransitionError(Exception):
+    """A fact arrived that its process's state does not allow: a bug, or a host that lies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The part of a pool's spec that a process keeps for life: it stops by the list it was started with."""
+
+    stop: tuple[StopStep, ...]
+    restart: RestartPolicy
+    traits: Traits
+    start_timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a main process ended.  Exactly one of `code` and `signal` is set; both None means the kernel could not tell."""
+
+    code: int | None = None
+    signal: int | None = None
+    oom: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+
+@dataclass(frozen=True, slots=True)
+class StopProgress:
+    """How far a stop list has come: the step last sent, its deadline (monotonic; None: waits for ever), and why."""
+
+    step: int
+    deadline: float | None
+    reason: str
+    expected: bool
+    """False when the process is stopped for a fault of its own (start timeout, lost shim): its slot backs off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One spawned process and its tree, as far as known.  Times are monotonic seconds."""
+
+    id: str
+    pool: str
+    slot: int
+    generation: int
+    workers: int
+    policy: Policy
+    reason: str
+    state: State
+    since: float
+    began_at: float
+    pid: int | None = None
+    ready_at: float | None = None
+    stop: StopProgress | None = None
+    exit: Exit | None = None
+    empty: bool = False
+    shim_lost: bool = False
+    adopted: bool = False
+    workers_live: int = 0
+    workers_ready: int = 0
+    scale_asked: int | None = None
+    """The size last asked of the driver and not yet seen; None when nothing is under way."""
+
+
+def process_id(pool: str, slot: int, generation: int, serial: int) -> str:
+    """The unique name of a process, also of its record's directory: `web.0@g3.17`."""
+    return f"{pool}.{slot}@g{generation}.{serial}"

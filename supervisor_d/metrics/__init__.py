@@ -1,0 +1,1 @@
+"""Prometheus metrics as a view of the snapshot."""

@@ -1,0 +1,1 @@
+"""What supervisor-d knows of each kind of program: pure functions from a pool's spec to a launch."""
