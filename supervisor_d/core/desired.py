@@ -35,6 +35,8 @@ class DesiredPool:
     after: tuple[str, ...] = ()
     running: bool = True
     """False once an operator stopped it, or while the daemon shuts down, or when it left the config."""
+    stop_reason: str = ""
+    """Why it is not to run."""
     removed: bool = False
     """It left the config: drop its facts when nothing is left."""
     epoch: int = 0

@@ -101,6 +101,22 @@ class Process:
     workers_ready: int = 0
     scale_asked: int | None = None
     """The size last asked of the driver and not yet seen; None when nothing is under way."""
+    scale_asked_at: float = 0.0
+
+    @property
+    def live(self) -> bool:
+        """It serves or is about to: starting or ready."""
+        return self.state in (State.STARTING, State.READY)
+
+    @property
+    def ended(self) -> bool:
+        """Its main process is gone; its tree may not be."""
+        return self.state is State.EXITED
+
+    @property
+    def kill_sent(self) -> bool:
+        """The last step of its stop list, KILL, was sent."""
+        return self.stop is not None and self.stop.step >= len(self.policy.stop) - 1
 
 
 def process_id(pool: str, slot: int, generation: int, serial: int) -> str:

@@ -1,0 +1,331 @@
+"""Compare what is wanted with what is, and say what to do now and when to look again.
+
+Theory.  `plan` is pure, idempotent and total.  *Idempotent*: performing an action yields the event (see core.actions)
+that keeps the next plan from asking for it again, so planning after every event is safe.  *Total*: adoption may hand it
+any state a former daemon left.  There is no code path for shutdown, rollback or pause: they are values in Desired.
+
+For each pool, in this order:
+
+1. deadlines   a start that took too long is stopped; a stop step that ran out is followed by the next; KILL is last
+2. verdict     a rollout is concluded: kept, or rolled back
+3. spawn       slots without a current process get one, within dependencies, backoff, budget and starts at once
+4. retire      what is outdated or surplus is stopped, as far as availability allows
+5. settle      sizes in place, successes written down, empty records forgotten
+6. wake        the earliest instant at which any of this would come out differently without a new fact
+
+Words: a process is *current* when it is live and what its slot wants now (generation, size); any other that is not
+yet empty is an *other* of its slot.  A spawn beside a main process that still runs is a *surge*, and surges never
+take the pool above `slots + max_surge`, draining processes included.  A spawn into a free slot replaces what was
+there, so no budget can hold it back: a long drain must not keep a crashed worker down.
+
+Worked example, one slot, max_surge 1, max_unavailable 0, `web` rolls from g1 to g2:
+
+    web.0@g1 ready                          -> Spawn web.0@g2       (surge: 1 + 1 <= 1 + 1)
+    web.0@g1 ready, web.0@g2 starting       -> nothing, wake at the start deadline
+    web.0@g1 ready, web.0@g2 ready          -> Signal web.0@g1 TERM (available 2, one may go)
+    web.0@g1 stopping, web.0@g2 ready       -> ConcludeRollout succeeded; wake at the stop deadline
+    web.0@g1 exited and empty               -> Forget web.0@g1
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from supervisor_d.core import actions as act
+from supervisor_d.core import rollout
+from supervisor_d.core.dependencies import held_by, waits_for
+from supervisor_d.core.desired import Desired, DesiredPool
+from supervisor_d.core.observed import Observed, PoolFacts, SlotFacts
+from supervisor_d.core.process import Process, State, process_id
+
+SCALE_RETRY_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, in order, and when to plan again if nothing happens before (monotonic; None: never)."""
+
+    actions: tuple[act.Action, ...] = ()
+    wake_at: float | None = None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A plan in the making, shared by all pools of one call."""
+
+    desired: Desired
+    observed: Observed
+    now: float
+    serial: int
+    starting: int
+    actions: list[act.Action] = field(default_factory=list)
+    wake_at: float | None = None
+
+    def wake(self, at: float | None) -> None:
+        if at is not None and at > self.now and (self.wake_at is None or at < self.wake_at):
+            self.wake_at = at
+
+
+def plan(desired: Desired, observed: Observed, now: float) -> Plan:
+    """The actions that bring what is observed nearer to what is desired, at the instant `now`."""
+    starting = sum(1 for p in observed.processes() if p.state is State.STARTING)
+    draft = _Draft(desired, observed, now, observed.next_serial, starting)
+    for pool in desired.pools.values():
+        _PoolPlan(draft, pool, observed.pool(pool.name)).run()
+    return Plan(tuple(draft.actions), draft.wake_at)
+
+
+class _PoolPlan:
+    """The part of a plan that concerns one pool."""
+
+    def __init__(self, draft: _Draft, pool: DesiredPool, facts: PoolFacts) -> None:
+        self.draft = draft
+        self.pool = pool
+        self.facts = facts
+        self.now = draft.now
+        self.processes = tuple(facts.processes.values())
+        self.touched: set[str] = set()
+        """Processes that this plan already acts on: one action a process and plan."""
+
+    def run(self) -> None:
+        self._deadlines()
+        if self._concluded():
+            return
+        if self.pool.running:
+            self._spawn()
+            self._retire_outdated()
+            self._scale_in_place()
+        else:
+            self._retire_all()
+        self._settle()
+
+    def _do(self, action: act.Action, process: Process | None = None) -> None:
+        if process is not None:
+            self.touched.add(process.id)
+        self.draft.actions.append(action)
+
+    # 1. deadlines
+
+    def _deadlines(self) -> None:
+        for process in self.processes:
+            if process.ended and process.empty:
+                continue
+            if self.draft.desired.kill_now and not process.kill_sent:
+                self._do(act.Kill(process.id, "asked to end at once", True), process)
+            elif process.stop is not None:
+                self._next_step(process)
+            elif process.ended and process.shim_lost:
+                self._do(act.Kill(process.id, "its shim died: what is left of its tree has no keeper", True), process)
+            elif process.state is State.STARTING:
+                self._start_deadline(process)
+
+    def _next_step(self, process: Process) -> None:
+        stop = process.stop
+        assert stop is not None
+        if stop.deadline is None or process.kill_sent:
+            return
+        if self.now < stop.deadline:
+            self.draft.wake(stop.deadline)
+            return
+        waited = process.policy.stop[stop.step]
+        reason = f"{stop.reason}; still there {waited.wait_seconds:g} s after {waited.signal}"
+        self._stop_step(process, stop.step + 1, reason, expected=stop.expected)
+
+    def _start_deadline(self, process: Process) -> None:
+        limit = process.policy.start_timeout_seconds
+        if self.now < process.began_at + limit:
+            self.draft.wake(process.began_at + limit)
+            return
+        self._stop(process, f"not ready within {limit:g} s", expected=False)
+
+    def _stop(self, process: Process, reason: str, *, expected: bool) -> None:
+        """Begin the stop list.  Nothing runs yet in a process without a pid: it is killed at its gate."""
+        step = len(process.policy.stop) - 1 if process.pid is None else 0
+        self._stop_step(process, step, reason, expected=expected)
+
+    def _stop_step(self, process: Process, step: int, reason: str, *, expected: bool) -> None:
+        wanted = process.policy.stop[step]
+        if wanted.signal == "KILL" or process.ended:
+            self._do(act.Kill(process.id, reason, expected), process)
+            return
+        deadline = self.now + wanted.wait_seconds
+        self.draft.wake(deadline)
+        self._do(act.Signal(process.id, wanted.signal, step, deadline, reason, expected), process)
+
+    # 2. verdict
+
+    def _concluded(self) -> bool:
+        """Conclude the rollout if it can be; what is desired changes by it, so the pool is planned anew afterwards."""
+        pool = self.pool
+        if pool.rollout is None or not pool.running:
+            return False
+        if why := rollout.failure(pool, self.facts):
+            self._do(act.ConcludeRollout(pool.name, pool.generation, "rolled-back", why))
+            return True
+        if rollout.complete(pool, self.facts, self.now):
+            reason = f"all of g{pool.generation} ready ({pool.rollout.reason})"
+            self._do(act.ConcludeRollout(pool.name, pool.generation, "succeeded", reason))
+            return True
+        return False
+
+    # 3. spawn
+
+    def _current(self, process: Process) -> bool:
+        sizes = self.pool.sizes
+        return (
+            process.live
+            and not process.shim_lost
+            and process.generation == self.pool.generation
+            and process.slot < len(sizes)
+            and (self.pool.policy.traits.scale_in_place or process.workers == sizes[process.slot])
+        )
+
+    def _slot(self, slot: int) -> SlotFacts:
+        return self.facts.slots.get((slot, self.pool.generation)) or SlotFacts()
+
+    def _spawn(self) -> None:
+        if self.pool.policy.traits.oneshot and self.pool.generation in self.facts.successes:
+            return
+        held = waits_for(self.pool, self.draft.desired, self.draft.observed)
+        filled = {p.slot for p in self.processes if self._current(p)}
+        for slot in range(len(self.pool.sizes)):
+            if slot not in filled and not held:
+                self._spawn_slot(slot)
+
+    def _spawn_slot(self, slot: int) -> None:
+        history = self._slot(slot)
+        if history.failed or history.finished:
+            return
+        if self.now < history.not_before:
+            self.draft.wake(history.not_before)
+            return
+        others = [p for p in self.processes if p.slot == slot and not (p.ended and p.empty)]
+        if not self._room(others) or self.draft.starting >= self.draft.desired.starts_at_once:
+            return
+        pool = self.pool
+        self.draft.starting += 1
+        self._do(
+            act.Spawn(
+                id=process_id(pool.name, slot, pool.generation, self.draft.serial),
+                pool=pool.name,
+                slot=slot,
+                generation=pool.generation,
+                workers=pool.sizes[slot],
+                policy=pool.policy,
+                epoch=pool.epoch,
+                reason=self._spawn_reason(history, others),
+            )
+        )
+        self.draft.serial += 1
+
+    def _room(self, others: list[Process]) -> bool:
+        """Whether a process may be started beside the others of its slot."""
+        traits = self.pool.policy.traits
+        if (traits.exclusive or traits.oneshot) and any(not (p.ended and p.empty) for p in self.processes):
+            return False
+        if self._probing() and rollout.unproven(self.pool, self.facts, self.now):
+            return False
+        running = [p for p in others if not p.ended]
+        if not running:
+            return traits.respawn == "at-exit" or not others
+        if any(p.stop is not None and not p.stop.expected for p in running):
+            return False
+        occupied = sum(1 for p in self.processes if not p.ended) + self._planned()
+        return occupied + 1 <= len(self.pool.sizes) + self.pool.rollout_policy.max_surge
+
+    def _planned(self) -> int:
+        return sum(1 for a in self.draft.actions if isinstance(a, act.Spawn) and a.pool == self.pool.name)
+
+    def _probing(self) -> bool:
+        """Whether a process of the wanted generation is already being tried."""
+        return self._planned() > 0 or any(p.live and p.generation == self.pool.generation for p in self.processes)
+
+    def _spawn_reason(self, history: SlotFacts, others: list[Process]) -> str:
+        if history.attempt:
+            return f"restart {history.attempt}: {history.last_reason}"
+        if self.pool.rollout is not None:
+            return f"rollout to g{self.pool.generation}: {self.pool.rollout.reason}"
+        if any(p.shim_lost for p in others):
+            return "its predecessor lost its shim"
+        return f"{self.pool.name} wants {sum(self.pool.sizes)} workers"
+
+    # 4. retire
+
+    def _retire_all(self) -> None:
+        if held_by(self.pool, self.draft.desired, self.draft.observed):
+            return
+        for process in self.processes:
+            if process.live and process.id not in self.touched:
+                self._stop(process, self.pool.stop_reason, expected=True)
+
+    def _retire_outdated(self) -> None:
+        outdated = [p for p in self.processes if p.live and not self._current(p) and p.id not in self.touched]
+        if not outdated:
+            return
+        spare = self._available() - (len(self.pool.sizes) - self._may_miss())
+        replaced = {p.slot for p in self.processes if self._current(p) and self._settled(p)}
+        for process in sorted(outdated, key=lambda p: (p.slot not in replaced, p.slot, p.id)):
+            surplus = process.slot >= len(self.pool.sizes)
+            serving = self._settled(process) and not surplus
+            if serving and spare <= 0 and not self._stops_first():
+                continue
+            spare -= serving
+            self._stop(process, self._retire_reason(process), expected=True)
+
+    def _settled(self, process: Process) -> bool:
+        return rollout.settled(process, self.pool.rollout_policy.min_ready_seconds, self.now)
+
+    def _available(self) -> int:
+        for process in self.processes:
+            if process.state is State.READY and process.ready_at is not None:
+                self.draft.wake(process.ready_at + self.pool.rollout_policy.min_ready_seconds)
+        return sum(1 for p in self.processes if p.slot < len(self.pool.sizes) and self._settled(p))
+
+    def _may_miss(self) -> int:
+        allowed = self.pool.rollout_policy.max_unavailable
+        return min(allowed, 1) if rollout.unproven(self.pool, self.facts, self.now) else allowed
+
+    def _stops_first(self) -> bool:
+        """At most one ever, or a task that is to be done anew: the old one makes room before the new one starts."""
+        return self.pool.policy.traits.exclusive or self.pool.policy.traits.oneshot
+
+    def _retire_reason(self, process: Process) -> str:
+        if process.shim_lost:
+            return "its shim died"
+        if process.slot >= len(self.pool.sizes):
+            return f"{self.pool.name} was scaled to {sum(self.pool.sizes)} workers"
+        if process.generation != self.pool.generation:
+            return f"replaced by g{self.pool.generation}"
+        return f"its slot wants {self.pool.sizes[process.slot]} workers, not {process.workers}"
+
+    # 5. settle
+
+    def _scale_in_place(self) -> None:
+        if not self.pool.policy.traits.scale_in_place:
+            return
+        for process in self.processes:
+            wanted = self.pool.sizes[process.slot] if process.slot < len(self.pool.sizes) else 0
+            if not self._current(process) or process.state is not State.READY or not wanted:
+                continue
+            if process.scale_asked == wanted:
+                retry_at = process.scale_asked_at + SCALE_RETRY_SECONDS
+                self.draft.wake(retry_at)
+                if self.now < retry_at:
+                    continue
+            elif process.scale_asked is None and process.workers == wanted:
+                continue
+            reason = f"{self.pool.name} wants {wanted} workers, has {process.workers}"
+            self._do(act.Scale(process.id, wanted, reason), process)
+
+    def _settle(self) -> None:
+        pool = self.pool
+        if pool.policy.traits.oneshot and pool.generation not in self.facts.successes:
+            history = self._slot(0)
+            if history.finished and history.last_exit is not None and history.last_exit.ok:
+                self._do(act.RecordSuccess(pool.name, pool.generation, "exited with code 0"))
+        for process in self.processes:
+            if process.ended and process.empty:
+                self._do(act.Forget(process.id, "its tree is empty"))
+        if pool.removed and not self.processes:
+            self._do(act.DropPool(pool.name, "it left the config and nothing of it is left"))
+

@@ -1,0 +1,58 @@
+"""The verdict on a rollout: go on, keep the new generation, or go back to the old one.
+
+A rollout is a record in Desired (from, to, since when), never progress in a stack frame: any daemon that reads it can
+go on with it.  Rules:
+
+1. One unexpected end, failed start or missed start deadline of the new generation ends the rollout: rolled back.
+   A rollback is not a rollout: it has no record, so it can never be rolled back itself.
+2. All slots of the new generation ready for `min_ready_seconds` and no process of another generation live: succeeded.
+   Old processes may still drain.
+3. Until one process of the new generation was ready for `min_ready_seconds` (the rollout is *unproven*), only one is
+   started: a bad generation is tried once, never by all slots in turn.
+"""
+
+from __future__ import annotations
+
+from supervisor_d.core.desired import DesiredPool
+from supervisor_d.core.observed import PoolFacts
+from supervisor_d.core.process import Process, State
+
+
+def settled(process: Process, min_ready_seconds: float, now: float) -> bool:
+    """Ready, and for long enough."""
+    return (
+        process.state is State.READY
+        and process.ready_at is not None
+        and now - process.ready_at >= min_ready_seconds
+        and not process.shim_lost
+    )
+
+
+def failure(desired: DesiredPool, facts: PoolFacts) -> str:
+    """Why the rollout under way has failed; empty while it has not."""
+    if desired.rollout is None:
+        return ""
+    for (slot, generation), history in sorted(facts.slots.items()):
+        if generation == desired.generation and (history.attempt > 0 or history.failed):
+            return f"{desired.name}.{slot}@g{generation} {history.last_reason}"
+    return ""
+
+
+def complete(desired: DesiredPool, facts: PoolFacts, now: float) -> bool:
+    """Whether the new generation has wholly taken over."""
+    waited = desired.rollout_policy.min_ready_seconds
+    current = {
+        p.slot
+        for p in facts.processes.values()
+        if p.generation == desired.generation and settled(p, waited, now)
+    }
+    others_live = any(p.live and p.generation != desired.generation for p in facts.processes.values())
+    return not others_live and current >= set(range(len(desired.sizes)))
+
+
+def unproven(desired: DesiredPool, facts: PoolFacts, now: float) -> bool:
+    """Whether a rollout is under way and none of its processes has yet shown that it works."""
+    waited = desired.rollout_policy.min_ready_seconds
+    return desired.rollout is not None and not any(
+        p.generation == desired.generation and settled(p, waited, now) for p in facts.processes.values()
+    )
