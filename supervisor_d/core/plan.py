@@ -89,6 +89,7 @@ class _PoolPlan:
 
     def run(self) -> None:
         self._deadlines()
+        self._wake_when_settled()
         if self._concluded():
             return
         if self.pool.running:
@@ -266,7 +267,7 @@ class _PoolPlan:
         replaced = {p.slot for p in self.processes if self._current(p) and self._settled(p)}
         for process in sorted(outdated, key=lambda p: (p.slot not in replaced, p.slot, p.id)):
             surplus = process.slot >= len(self.pool.sizes)
-            serving = self._settled(process) and not surplus
+            serving = process.state is State.READY and not surplus
             if serving and spare <= 0 and not self._stops_first():
                 continue
             spare -= serving
@@ -276,10 +277,17 @@ class _PoolPlan:
         return rollout.settled(process, self.pool.rollout_policy.min_ready_seconds, self.now)
 
     def _available(self) -> int:
+        """Processes that serve: outdated ones by being ready, current ones once they have stayed so."""
+        return sum(
+            1
+            for p in self.processes
+            if p.slot < len(self.pool.sizes) and (self._settled(p) if self._current(p) else p.state is State.READY)
+        )
+
+    def _wake_when_settled(self) -> None:
         for process in self.processes:
             if process.state is State.READY and process.ready_at is not None:
                 self.draft.wake(process.ready_at + self.pool.rollout_policy.min_ready_seconds)
-        return sum(1 for p in self.processes if p.slot < len(self.pool.sizes) and self._settled(p))
 
     def _may_miss(self) -> int:
         allowed = self.pool.rollout_policy.max_unavailable
