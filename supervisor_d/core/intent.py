@@ -33,7 +33,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class RolloutRecord:
-    """A rollout under way or ended.  `began_at` is monotonic; `verdict` is empty while it is under way."""
+    """A rollout under way or ended.  Times are monotonic; `verdict` is empty while it is under way."""
 
     from_generation: int
     to_generation: int
@@ -41,6 +41,7 @@ class RolloutRecord:
     began_at: float
     verdict: str = ""
     verdict_reason: str = ""
+    ended_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +145,13 @@ def restart(intent: Intent, names: tuple[str, ...], now: float, reason: str) -> 
     return _each(intent, names, lambda pool: _rolled(pool, pool.wanted.spec, now, reason))
 
 
-def conclude(intent: Intent, action: ConcludeRollout) -> Intent:
+def conclude(intent: Intent, action: ConcludeRollout, now: float) -> Intent:
     """Keep the new generation, or go back.  A verdict on a generation that is no longer wanted changes nothing."""
     pool = intent.pools[action.pool]
     if pool.previous is None or pool.rollout is None or pool.wanted.generation != action.generation:
         return intent
     wanted = pool.previous if action.verdict == "rolled-back" else pool.wanted
-    record = replace(pool.rollout, verdict=action.verdict, verdict_reason=action.reason)
+    record = replace(pool.rollout, verdict=action.verdict, verdict_reason=action.reason, ended_at=now)
     totals = {**pool.rollouts_total, action.verdict: pool.rollouts_total.get(action.verdict, 0) + 1}
     ended = replace(pool, wanted=wanted, previous=None, rollout=record, rollouts_total=totals)
     return replace(intent, pools={**intent.pools, action.pool: ended})

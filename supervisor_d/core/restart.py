@@ -32,7 +32,7 @@ def backoff_seconds(policy: RestartPolicy, pool: str, slot: int, attempt: int) -
     if attempt <= 1:
         return 0.0
     exponent = min(attempt - 2, 62)
-    delay = min(policy.backoff_initial_seconds * 2**exponent, policy.backoff_max_seconds)
+    delay = min(policy.backoff_initial_seconds * 2.0**exponent, policy.backoff_max_seconds)
     return max(0.0, delay * (1.0 + policy.jitter * jitter_share(pool, slot, attempt)))
 
 

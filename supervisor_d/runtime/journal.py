@@ -1,0 +1,124 @@
+"""The journal: every action and fact with its reason, bounded in memory, on disk and towards each reader.
+
+The last `MEMORY_ENTRIES` are kept for `events` and `why`; a file in the state directory holds more, in two halves of
+`FILE_BYTES` each, so that the story goes on across daemons.  A reader that follows gets a queue of its own; when it is
+slower than the daemon for `QUEUE_ENTRIES` entries, the oldest are dropped and it is told how many.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from supervisor_d.core.snapshot import Entry
+
+MEMORY_ENTRIES = 5000
+QUEUE_ENTRIES = 1000
+FILE_BYTES = 8 * 1024 * 1024
+TAIL_BYTES = 1024 * 1024
+
+Sink = Callable[[Entry], None]
+
+
+class Subscription:
+    """What one follower has not read yet.  `wake` is called when something arrives."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._entries: deque[Entry] = deque(maxlen=QUEUE_ENTRIES)
+        self._wake = wake
+        self.dropped = 0
+
+    def put(self, entry: Entry) -> None:
+        if len(self._entries) == QUEUE_ENTRIES:
+            self.dropped += 1
+        self._entries.append(entry)
+        self._wake()
+
+    def take(self) -> list[Entry]:
+        """Everything that waits, and forget it."""
+        taken = list(self._entries)
+        self._entries.clear()
+        return taken
+
+
+class Journal:
+    """Records entries and hands them to followers.  A full disk loses history, never the daemon."""
+
+    def __init__(self, path: Path, sink: Sink | None = None) -> None:
+        self._path = path
+        self._sink = sink
+        self._followers: list[Subscription] = []
+        self._entries: deque[Entry] = deque(_tail(path), maxlen=MEMORY_ENTRIES)
+        self._serial = self._entries[-1].serial if self._entries else 0
+        self._pending: list[Entry] = []
+        self.write_errors = 0
+
+    @property
+    def total(self) -> int:
+        """How many entries were ever recorded."""
+        return self._serial
+
+    def record(self, kind: str, name: str, *, pool: str, subject: str, reason: str) -> Entry:
+        """Add one entry; it reaches the file at the next `flush`."""
+        self._serial += 1
+        entry = Entry(self._serial, time.time(), kind, name, pool, subject, reason)
+        self._entries.append(entry)
+        self._pending.append(entry)
+        if self._sink is not None:
+            self._sink(entry)
+        for follower in self._followers:
+            follower.put(entry)
+        return entry
+
+    def flush(self) -> None:
+        """Append what is new to the file; errors are counted, since telling them here would fail as well."""
+        if not self._pending:
+            return
+        data = b"".join(msgspec.json.encode(entry) + b"\n" for entry in self._pending)
+        self._pending.clear()
+        try:
+            with self._path.open("ab") as file:
+                if file.tell() + len(data) > FILE_BYTES:
+                    self._path.replace(self._path.with_name(self._path.name + ".1"))
+                    with self._path.open("ab") as fresh:
+                        fresh.write(data)
+                else:
+                    file.write(data)
+        except OSError:
+            self.write_errors += 1
+
+    def entries(self, after_serial: int = 0, pool: str | None = None, limit: int = MEMORY_ENTRIES) -> list[Entry]:
+        """The newest `limit` entries behind a serial, oldest first, of one pool or of all."""
+        found = [e for e in self._entries if e.serial > after_serial and pool in (None, e.pool)]
+        return found[-limit:] if limit > 0 else []
+
+    @contextmanager
+    def follow(self, wake: Callable[[], None]) -> Iterator[Subscription]:
+        """A subscription for as long as the block runs."""
+        subscription = Subscription(wake)
+        self._followers.append(subscription)
+        try:
+            yield subscription
+        finally:
+            self._followers.remove(subscription)
+
+
+def _tail(path: Path) -> list[Entry]:
+    """The last entries of former daemons; a torn or foreign line is passed over."""
+    found: list[Entry] = []
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read().splitlines()[-MEMORY_ENTRIES:]
+    except OSError:
+        return found
+    for line in lines:
+        with suppress(msgspec.DecodeError):
+            found.append(msgspec.json.decode(line, type=Entry))
+    return found

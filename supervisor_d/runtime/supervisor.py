@@ -1,0 +1,293 @@
+"""The loop: facts in, decisions out, effects done.  The only module that holds the present Observed and Intent.
+
+Theory of operation.  Everything that happens reaches `post` as an event and waits in the inbox.  One *turn* empties
+the inbox through `evolve`, then plans and performs until the plan is empty:
+
+    inbox -> evolve -> plan -> perform -> (performed event) -> evolve -> plan -> ... -> nothing left -> sleep
+
+A turn never awaits, so nothing can come in between; what performing causes comes back later as new events.  The plan
+says when to wake next, and a single timer does so: an idle daemon has no other.  An operator's decision is a change
+of the intent (core/intent.py), written down before anything acts on it, followed by a turn.
+
+Adoption is a turn like any other: one `Adopted` for each process of a former daemon, before the first plan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from supervisor_d.core import actions as act
+from supervisor_d.core import events as ev
+from supervisor_d.core import intent as intents
+from supervisor_d.core.adoption import RecordedFacts
+from supervisor_d.core.desired import Desired
+from supervisor_d.core.evolve import evolve
+from supervisor_d.core.intent import Intent
+from supervisor_d.core.journal import describe_action, describe_event
+from supervisor_d.core.observed import Observed
+from supervisor_d.core.performed import performed
+from supervisor_d.core.plan import plan
+from supervisor_d.core.process import IllegalTransitionError, Process
+from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec
+from supervisor_d.errors import InternalError
+from supervisor_d.programs.registry import PROGRAMS
+from supervisor_d.runtime.host import Host
+from supervisor_d.runtime.journal import Journal
+from supervisor_d.runtime.state import encode
+
+MAX_ROUNDS = 100
+MAX_INBOX = 100_000
+
+
+class Attendants(Protocol):
+    """Whoever looks after a running process: readiness probes and drivers."""
+
+    def started(self, process: Process, spec: PoolSpec, launch: Launch) -> None:
+        """A process was spawned or adopted."""
+
+    def scale(self, process_id: str, workers: int) -> None:
+        """Bring a process to that many workers."""
+
+    def ended(self, process_id: str) -> None:
+        """The process's main ended, or nothing of it ever ran."""
+
+
+class Keeper(Protocol):
+    """Whoever writes down what must outlive the daemon."""
+
+    def save(self, intent: Intent) -> None:
+        """Write the intent down, durably."""
+
+    def save_successes(self, generations: Mapping[str, tuple[int, ...]]) -> None:
+        """Write oneshots' successes down."""
+
+    def dropped(self, pool: str) -> None:
+        """Nothing of a removed pool is left."""
+
+
+Contexts = Callable[[Process, PoolSpec], LaunchContext]
+ListenerFds = Callable[[str], tuple[int, ...]]
+
+
+def traits_of(spec: PoolSpec) -> intents.Traits:
+    """The traits of a pool's program."""
+    return PROGRAMS[spec.program].traits
+
+
+def sizes(spec: PoolSpec, workers: int) -> tuple[int, ...]:
+    """How the pool's program spreads workers over slots."""
+    return PROGRAMS[spec.program].sizes(spec, workers)
+
+
+class Supervisor:
+    """Owns the state and the turn.  All methods are called from the event loop's thread."""
+
+    def __init__(
+        self,
+        host: Host,
+        attendants: Attendants,
+        keeper: Keeper,
+        journal: Journal,
+        context_of: Contexts,
+        listener_fds: ListenerFds,
+    ) -> None:
+        self.host = host
+        self.journal = journal
+        self.intent = Intent()
+        self.desired = Desired()
+        self.observed = Observed()
+        self.plans_total = 0
+        self.plan_seconds_total = 0.0
+        self.events_total = 0
+        self.loop_lag_seconds = 0.0
+        self._attendants = attendants
+        self._keeper = keeper
+        self._context_of = context_of
+        self._listener_fds = listener_fds
+        self._inbox: deque[ev.Event] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._turn_due_at: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._watchers: list[Callable[[], None]] = []
+        self.failed: asyncio.Future[None] = self._loop.create_future()
+
+    # facts
+
+    def post(self, event: ev.Event) -> None:
+        """Put a fact into the inbox; it is folded in at the next turn."""
+        if len(self._inbox) >= MAX_INBOX:
+            raise InternalError("cannot go on: the inbox is full")
+        self._inbox.append(event)
+        self._schedule()
+
+    def change(self, intent: Intent) -> None:
+        """Make `intent` the one that rules: written down first, acted on at the next turn.
+
+        Raises OSError when it cannot be written down; nothing has changed then.
+        """
+        if intent == self.intent:
+            return
+        self._keeper.save(intent)
+        self._set_intent(intent)
+        self._schedule()
+
+    def restore(self, intent: Intent, successes: Mapping[str, tuple[int, ...]]) -> None:
+        """Take over what a former daemon had written down."""
+        self._set_intent(intent)
+        for pool, generations in successes.items():
+            for generation in generations:
+                self.post(ev.SuccessRecorded(pool, generation))
+
+    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` after every turn that did something; returns the way to stop that."""
+        self._watchers.append(callback)
+        return lambda: self._watchers.remove(callback)
+
+    def _set_intent(self, intent: Intent) -> None:
+        self.intent = intent
+        self.desired = intents.derive(intent, traits_of, sizes)
+
+    # the turn
+
+    def _schedule(self) -> None:
+        if self._turn_due_at is None:
+            self._turn_due_at = time.monotonic()
+            self._loop.call_soon(self._guarded_turn)
+
+    def _woken(self, due_at: float) -> None:
+        self._timer = None
+        if self._turn_due_at is None:
+            self._turn_due_at = due_at
+            self._guarded_turn()
+
+    def _guarded_turn(self) -> None:
+        """An unexpected exception ends the daemon and nothing else: its processes live on, to be adopted."""
+        try:
+            self._turn()
+        except Exception as error:  # noqa: BLE001  the crash-only rule: report once, in one place
+            if not self.failed.done():
+                self.failed.set_exception(error)
+
+    def _turn(self) -> None:
+        began = time.monotonic()
+        if self._turn_due_at is not None:
+            self.loop_lag_seconds = max(0.0, began - self._turn_due_at)
+        self._turn_due_at = None
+        while self._inbox:
+            self._fold(self._inbox.popleft(), tell=True)
+        for _ in range(MAX_ROUNDS):
+            if not self._plan_once():
+                break
+        else:
+            raise InternalError(f"cannot go on: the plan does not settle in {MAX_ROUNDS} rounds")
+        self.plan_seconds_total += time.monotonic() - began
+        self.journal.flush()
+        for watcher in tuple(self._watchers):
+            watcher()
+
+    def _plan_once(self) -> bool:
+        """Plan and perform once; whether there may be more to do."""
+        now = self.host.now()
+        made = plan(self.desired, self.observed, now)
+        self.plans_total += 1
+        for action in made.actions:
+            self._perform(action)
+        if not made.actions:
+            self._set_timer(made.wake_at)
+        return bool(made.actions)
+
+    def _set_timer(self, wake_at: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if wake_at is not None:
+            delay = max(0.0, wake_at - self.host.now())
+            self._timer = self._loop.call_later(delay, self._woken, wake_at)
+
+    def _fold(self, event: ev.Event, *, tell: bool) -> None:
+        self.events_total += 1
+        try:
+            after = evolve(self.observed, event, self.host.now())
+        except IllegalTransitionError as error:
+            self.journal.record("event", "Ignored", pool="", subject="daemon", reason=str(error))
+            return
+        if tell:
+            self._tell(describe_event(event, self.observed))
+        self.observed = after
+        self._attend(event)
+
+    def _tell(self, line: tuple[str, str, str, str, str] | None) -> None:
+        if line is not None:
+            kind, name, pool, subject, reason = line
+            self.journal.record(kind, name, pool=pool, subject=subject, reason=reason)
+
+    def _attend(self, event: ev.Event) -> None:
+        match event:
+            case ev.Spawned(id):
+                self._start_attending(id)
+            case ev.Adopted(process):
+                if process.pid is not None and process.exit is None:
+                    self._start_attending(process.id)
+            case ev.MainExited(id) | ev.SpawnFailed(id):
+                self._attendants.ended(id)
+            case _:
+                pass
+
+    def _start_attending(self, process_id: str) -> None:
+        process = self.observed.find(process_id)
+        spec = self._spec_of(process) if process is not None else None
+        if process is not None and spec is not None:
+            launch = PROGRAMS[spec.program].launch(spec, self._context_of(process, spec))
+            self._attendants.started(process, spec, launch)
+
+    # effects
+
+    def _spec_of(self, process: Process | act.Spawn) -> PoolSpec | None:
+        """The spec of a process's generation, as long as it is wanted or could be gone back to."""
+        pool = self.intent.pools.get(process.pool)
+        if pool is None:
+            return None
+        for version in (pool.wanted, pool.previous):
+            if version is not None and version.generation == process.generation:
+                return version.spec
+        return None
+
+    def _perform(self, action: act.Action) -> None:
+        self._tell(describe_action(action))
+        event = performed(action)
+        if event is not None:
+            self._fold(event, tell=False)
+        match action:
+            case act.Spawn():
+                self._spawn(action)
+            case act.Signal(id, signal):
+                self.host.signal(id, signal)
+            case act.Kill(id):
+                self.host.kill(id)
+            case act.Scale(id, workers):
+                self._attendants.scale(id, workers)
+            case act.Forget(id):
+                self.host.forget(id)
+            case act.RecordSuccess():
+                self._keeper.save_successes(
+                    {name: tuple(sorted(facts.successes)) for name, facts in self.observed.pools.items()}
+                )
+            case act.ConcludeRollout():
+                self.change(intents.conclude(self.intent, action))
+            case act.DropPool(pool):
+                self.change(intents.drop(self.intent, pool))
+                self._keeper.dropped(pool)
+
+    def _spawn(self, action: act.Spawn) -> None:
+        process = self.observed.find(action.id)
+        spec = self._spec_of(action)
+        if process is None or spec is None:
+            raise InternalError(f"cannot spawn {action.id}: its generation is not known")
+        launch = PROGRAMS[spec.program].launch(spec, self._context_of(process, spec))
+        fds = self._listener_fds(action.pool)
+        facts = RecordedFacts.of(process, action.epoch)
+        self.host.spawn(action.id, launch, tuple(fds[index] for index in launch.listeners), encode(facts))
