@@ -107,9 +107,7 @@ def _spawn_began(observed: Observed, event: ev.SpawnBegan, now: float) -> Observ
     facts = observed.pool(event.pool)
     living = {p.generation for p in facts.processes.values()} | {event.generation}
     slots = {key: value for key, value in facts.slots.items() if key[0] != event.slot or key[1] in living}
-    facts = replace(
-        facts, processes={**facts.processes, event.id: process}, slots=slots, admitted_epoch=event.epoch
-    )
+    facts = replace(facts, processes={**facts.processes, event.id: process}, slots=slots, admitted_epoch=event.epoch)
     return replace(_with_pool(observed, event.pool, facts), next_serial=observed.next_serial + 1)
 
 

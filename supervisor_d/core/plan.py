@@ -336,4 +336,3 @@ class _PoolPlan:
                 self._do(act.Forget(process.id, "its tree is empty"))
         if pool.removed and not self.processes:
             self._do(act.DropPool(pool.name, "it left the config and nothing of it is left"))
-

@@ -42,9 +42,7 @@ def complete(desired: DesiredPool, facts: PoolFacts, now: float) -> bool:
     """Whether the new generation has wholly taken over."""
     waited = desired.rollout_policy.min_ready_seconds
     current = {
-        p.slot
-        for p in facts.processes.values()
-        if p.generation == desired.generation and settled(p, waited, now)
+        p.slot for p in facts.processes.values() if p.generation == desired.generation and settled(p, waited, now)
     }
     others_live = any(p.live and p.generation != desired.generation for p in facts.processes.values())
     return not others_live and current >= set(range(len(desired.sizes)))
