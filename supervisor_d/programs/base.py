@@ -28,6 +28,10 @@ class Program(Protocol):
     default_restart_when: str
     default_workers: int
 
+    def stop_for(self, keys: Any) -> tuple[StopStep, ...]:
+        """The stop list of a pool that names none: `default_stop` (what the reference shows), fitted to its keys."""
+        ...
+
     def sizes(self, spec: PoolSpec, workers: int) -> tuple[int, ...]:
         """How `workers` are spread over slots: one number of workers per process."""
         ...

@@ -1,0 +1,113 @@
+"""Celery beat: at most one process, ever.  Two beats on one schedule send every task twice, without an error.
+
+A rollout therefore stops the old beat first; its absence delays a task, a second one duplicates it.  `celery beat`
+has no -I, so our agent is the command itself: a module that waits for the scheduler's first word and runs celery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.programs.celery import LogLevel
+from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
+
+AGENT = "supervisor_d_beat_agent"
+"""Module of supervisor_d/agents/ that runs `celery` and tells when beat's schedule is loaded."""
+
+_DETACHED = "a detached beat would escape its supervisor"
+OWNED_ARGS: Mapping[str, str] = {
+    "-A": "say `app:` instead",
+    "--app": "say `app:` instead",
+    "-s": "say `schedule:` instead",
+    "--schedule": "say `schedule:` instead",
+    "-S": "say `scheduler:` instead",
+    "--scheduler": "say `scheduler:` instead",
+    "-l": "say `loglevel:` instead",
+    "--loglevel": "say `loglevel:` instead",
+    "--detach": _DETACHED,
+    "--pidfile": "the daemon knows beat by its pidfd",
+    "-f": "output goes to the pool's log",
+    "--logfile": "output goes to the pool's log",
+    "--uid": "say `user:` instead",
+    "--gid": "say `group:` instead",
+    "--workdir": "say `cwd:` instead",
+    "--umask": "say `limits: {umask: ...}` instead",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BeatKeys:
+    """The config keys of a celery-beat pool, beside the common ones."""
+
+    app: str = field(metadata={"doc": "The Celery application, as `celery -A` takes it."})
+    schedule: str = field(
+        default="",
+        metadata={
+            "doc": "The file that remembers when each task last ran.  Default: the application's "
+            "`beat_schedule_filename`, which is `celerybeat-schedule` in `cwd`."
+        },
+    )
+    scheduler: str = field(default="", metadata={"doc": "A scheduler class; default: the application's own."})
+    loglevel: LogLevel = field(default="INFO", metadata={"doc": "The least level that is logged."})
+    agent: bool = field(
+        default=True,
+        metadata={
+            "doc": "Load our agent, which tells when the schedule is loaded.  Without it beat counts as ready as soon "
+            "as it was started."
+        },
+    )
+    args: tuple[str, ...] = field(default=(), metadata={"doc": "More arguments for `celery beat`, as in a shell."})
+
+
+class CeleryBeat:
+    """The adapter for Celery beat."""
+
+    name = "celery-beat"
+    keys_type: type = BeatKeys
+    traits = Traits(exclusive=True, respawn="when-empty", ready_by="driver")
+    default_stop: tuple[StopStep, ...] = (StopStep("TERM", 10.0), StopStep("KILL"))
+    default_rollout = RolloutPolicy(max_surge=0, max_unavailable=1)
+    default_restart_when = "always"
+    default_workers = 1
+
+    def stop_for(self, keys: Any) -> tuple[StopStep, ...]:
+        """The default for all keys: TERM makes beat write its schedule and leave, in a fraction of a second."""
+        return self.default_stop
+
+    def sizes(self, spec: PoolSpec, workers: int) -> tuple[int, ...]:
+        """Never more than one."""
+        return (1,) if workers > 0 else ()
+
+    def launch(self, spec: PoolSpec, context: LaunchContext) -> Launch:
+        """The one beat."""
+        keys: BeatKeys = spec.keys
+        module = AGENT if keys.agent else "celery"
+        argv = (interpreter(spec), "-m", module, "-A", keys.app, "beat", *_options(keys), *keys.args)
+        env = python_environment(spec, context)
+        if keys.agent:
+            env = with_agents(env, context.agents_dir)
+        return launch_of(spec, context, argv, env, agent=keys.agent)
+
+    def problems(self, spec: PoolSpec) -> Mapping[str, str]:
+        """Mistakes that only show when the keys are seen together."""
+        return dict(_problems(spec.keys, spec))
+
+
+def _options(keys: BeatKeys) -> Iterator[str]:
+    yield from ("-l", keys.loglevel, "--pidfile=")
+    if keys.schedule:
+        yield from ("-s", keys.schedule)
+    if keys.scheduler:
+        yield from ("-S", keys.scheduler)
+
+
+def _problems(keys: BeatKeys, spec: PoolSpec) -> Iterator[tuple[str, str]]:
+    if spec.workers not in (0, 1):
+        yield "workers", "beat runs at most once: two of them send every task twice"
+    if why := owned_argument(keys.args, OWNED_ARGS):
+        yield "args", why
+    if spec.listeners:
+        yield "bind", "beat serves no socket"
