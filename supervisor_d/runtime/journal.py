@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from supervisor_d.core.journal import History, Note
 from supervisor_d.core.snapshot import Entry
 
 MEMORY_ENTRIES = 5000
@@ -53,21 +54,13 @@ class Journal:
         self._path = path
         self._sink = sink
         self._followers: list[Subscription] = []
-        self._entries: deque[Entry] = deque(_tail(path), maxlen=MEMORY_ENTRIES)
-        self._serial = self._entries[-1].serial if self._entries else 0
+        self._history = History(MEMORY_ENTRIES, _tail(path))
         self._pending: list[Entry] = []
         self.write_errors = 0
 
-    @property
-    def total(self) -> int:
-        """How many entries were ever recorded."""
-        return self._serial
-
-    def record(self, kind: str, name: str, *, pool: str, subject: str, reason: str) -> Entry:
-        """Add one entry; it reaches the file at the next `flush`."""
-        self._serial += 1
-        entry = Entry(self._serial, time.time(), kind, name, pool, subject, reason)
-        self._entries.append(entry)
+    def record(self, note: Note) -> Entry:
+        """Add one line; it reaches the file at the next `flush`."""
+        entry = self._history.append(note, time.time())
         self._pending.append(entry)
         if self._sink is not None:
             self._sink(entry)
@@ -92,10 +85,12 @@ class Journal:
         except OSError:
             self.write_errors += 1
 
-    def entries(self, after_serial: int = 0, pool: str | None = None, limit: int = MEMORY_ENTRIES) -> list[Entry]:
-        """The newest `limit` entries behind a serial, oldest first, of one pool or of all."""
-        found = [e for e in self._entries if e.serial > after_serial and pool in (None, e.pool)]
-        return found[-limit:] if limit > 0 else []
+    def entries(
+        self, *, after: int = 0, pool: str = "", subject: str = "", limit: int = MEMORY_ENTRIES
+    ) -> tuple[Entry, ...]:
+        """The newest `limit` entries behind the serial `after`, oldest first; of one pool or one subject if named."""
+        found = self._history.entries(after=after, pool=pool, subject=subject)
+        return found[-limit:] if limit > 0 else ()
 
     @contextmanager
     def follow(self, wake: Callable[[], None]) -> Iterator[Subscription]:

@@ -27,7 +27,7 @@ from supervisor_d.core.adoption import RecordedFacts
 from supervisor_d.core.desired import Desired
 from supervisor_d.core.evolve import evolve
 from supervisor_d.core.intent import Intent
-from supervisor_d.core.journal import describe_action, describe_event
+from supervisor_d.core.journal import Note, describe_action, describe_event
 from supervisor_d.core.observed import Observed
 from supervisor_d.core.performed import performed
 from supervisor_d.core.plan import plan
@@ -213,17 +213,16 @@ class Supervisor:
         try:
             after = evolve(self.observed, event, self.host.now())
         except IllegalTransitionError as error:
-            self.journal.record("event", "Ignored", pool="", subject="daemon", reason=str(error))
+            self.journal.record(Note("event", "ignored", "", "daemon", str(error)))
             return
         if tell:
             self._tell(describe_event(event, self.observed))
         self.observed = after
         self._attend(event)
 
-    def _tell(self, line: tuple[str, str, str, str, str] | None) -> None:
-        if line is not None:
-            kind, name, pool, subject, reason = line
-            self.journal.record(kind, name, pool=pool, subject=subject, reason=reason)
+    def _tell(self, note: Note | None) -> None:
+        if note is not None:
+            self.journal.record(note)
 
     def _attend(self, event: ev.Event) -> None:
         match event:
