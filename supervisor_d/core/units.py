@@ -10,6 +10,7 @@ are plain objects, and only the config layer gives them an effect.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -77,7 +78,7 @@ def parse_duration(text: str) -> float:
         raise ValueError(f"{text!r} is not a duration: write it like 500ms, 30s or 1m30s")
     parts = _DURATION_PART.findall(text)
     order = [list(_DURATION_UNITS).index(unit) for _, unit in parts]
-    if any(later <= earlier for earlier, later in zip(order, order[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(order)):
         raise ValueError(f"{text!r} has its units out of order: write the largest first, each once, like 1m30s")
     seconds = float(sum(Decimal(number) * _DURATION_UNITS[unit] for number, unit in parts))
     if seconds > MAX_DURATION_SECONDS:
