@@ -6,43 +6,11 @@ Snapshot and Entry come from core.snapshot as they are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Change = Literal["keep", "scale", "roll", "add", "remove", "update"]
+from supervisor_d.core.change import PoolChange
+from supervisor_d.core.outcome import Outcome, PoolOutcome
 
-
-@dataclass(frozen=True, slots=True)
-class PoolChange:
-    """What a reload does (or would do) to one pool.
-
-    `update` changes only what the daemon itself needs (restart policy, dependencies): no process is touched.
-    `keys` are the changed config keys (names only, never values); `detail` is for people, the capacity dip included.
-    """
-
-    pool: str
-    change: Change
-    keys: tuple[str, ...] = ()
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an operation ended for each pool it touched."""
-
-    ok: bool
-    message: str
-    changes: tuple[PoolChange, ...] = ()
-    pools: tuple[PoolOutcome, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PoolOutcome:
-    """The end of one pool's part of an operation: `verdict` is one word, `reason` says why."""
-
-    pool: str
-    ok: bool
-    verdict: str
-    reason: str = ""
+__all__ = ["ErrorBody", "LogLine", "OperateRequest", "Outcome", "PoolChange", "PoolOutcome"]
 
 
 @dataclass(frozen=True, slots=True)

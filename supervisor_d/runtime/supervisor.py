@@ -142,6 +142,16 @@ class Supervisor:
             for generation in generations:
                 self.post(ev.SuccessRecorded(pool, generation))
 
+    async def turned(self) -> None:
+        """Return once a turn has seen everything that is in the inbox now."""
+        seen = asyncio.Event()
+        stop_watching = self.watch(seen.set)
+        try:
+            self._schedule()
+            await seen.wait()
+        finally:
+            stop_watching()
+
     def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` after every turn that did something; returns the way to stop that."""
         self._watchers.append(callback)
