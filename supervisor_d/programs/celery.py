@@ -19,7 +19,7 @@ from supervisor_d.core.units import Range
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
 
 AGENT = "supervisor_d_celery_agent"
-"""Module of supervisor_d/agents/ that a worker imports with -I."""
+"""Module of supervisor_d/agents/: a worker imports it with -I, beat is run by it."""
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 LARGEST_DEFAULT_NODE = 8
