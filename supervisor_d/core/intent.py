@@ -98,6 +98,25 @@ def accept(intent: Intent, specs: Mapping[str, PoolSpec], now: float, *, reason:
     return replace(intent, pools=pools)
 
 
+def begin(intent: Intent, specs: Mapping[str, PoolSpec]) -> Intent:
+    """Start anew after a clean end: the config's pools all run, without rollouts.
+
+    What stands of the past: `scale` where the config's own number is the same, and the generations' numbers.
+    """
+    pools: dict[str, PoolIntent] = {}
+    for name, spec in specs.items():
+        old = intent.pools.get(name)
+        if old is None:
+            pools[name] = PoolIntent(Version(1, spec))
+            continue
+        same = spec.digest == old.wanted.spec.digest and spec.program == old.wanted.spec.program
+        number = old.wanted.generation if same else old.latest_generation + 1
+        workers = old.workers if spec.workers == old.wanted.spec.workers else None
+        latest = max(number, old.latest_generation)
+        pools[name] = PoolIntent(Version(number, spec), workers=workers, latest_generation=latest)
+    return replace(intent, pools=pools, stopping="", kill_now=False)
+
+
 def _renewed(old: PoolIntent, spec: PoolSpec, now: float, reason: str) -> PoolIntent:
     current = old.wanted.spec
     workers = old.workers if spec.workers == current.workers else None
@@ -160,6 +179,16 @@ def conclude(intent: Intent, action: ConcludeRollout, now: float) -> Intent:
 def shut_down(intent: Intent, reason: str) -> Intent:
     """Everything is to stop, in reverse order of dependencies, and the daemon is to end."""
     return replace(intent, stopping=intent.stopping or reason)
+
+
+def kill_now(intent: Intent) -> Intent:
+    """Every stop list jumps to KILL."""
+    return replace(intent, kill_now=True)
+
+
+def with_starts_at_once(intent: Intent, starts_at_once: int) -> Intent:
+    """Another bound on how many processes may be starting at a time."""
+    return replace(intent, starts_at_once=starts_at_once)
 
 
 def drop(intent: Intent, name: str) -> Intent:

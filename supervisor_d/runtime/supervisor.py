@@ -135,6 +135,11 @@ class Supervisor:
         self._set_intent(intent)
         self._schedule()
 
+    def steer(self, intent: Intent) -> None:
+        """Make `intent` rule for the life of this daemon only: how it ends is not written down."""
+        self._set_intent(intent)
+        self._schedule()
+
     def restore(self, intent: Intent, successes: Mapping[str, tuple[int, ...]]) -> None:
         """Take over what a former daemon had written down."""
         self._set_intent(intent)

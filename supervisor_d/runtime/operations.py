@@ -1,0 +1,175 @@
+"""What operators can ask for: each is a change of the intent, told in the journal with who asked, and awaited.
+
+A reload is atomic: the file is read and checked whole, sockets are bound beside the old ones, the new intent is written
+down, and only then does anything change.  A failure at any step leaves every process, socket and decision as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from supervisor_d.core import events as ev
+from supervisor_d.core import intent as intents
+from supervisor_d.core.change import PoolChange
+from supervisor_d.core.intent import Intent
+from supervisor_d.core.journal import Note
+from supervisor_d.core.outcome import Outcome
+from supervisor_d.core.spec import PoolSpec
+from supervisor_d.errors import NotPermittedError, PrepareError, SupervisorError, UnknownNameError
+from supervisor_d.programs.registry import PROGRAMS
+from supervisor_d.runtime.listeners import Listeners
+from supervisor_d.runtime.outcomes import Goal, await_outcome
+from supervisor_d.runtime.supervisor import Supervisor
+
+MAX_WORKERS = 10_000
+
+
+class LoadedConfig(Protocol):
+    """What operations need of a loaded config."""
+
+    @property
+    def pools(self) -> Mapping[str, PoolSpec]: ...
+
+    @property
+    def starts_at_once(self) -> int: ...
+
+
+Load = Callable[[], Awaitable[LoadedConfig]]
+Compare = Callable[[Mapping[str, PoolSpec], Mapping[str, PoolSpec]], tuple[PoolChange, ...]]
+
+
+class Operations:
+    """Carries out requests one at a time where they could meet (reload), and waits for what becomes of them."""
+
+    def __init__(self, supervisor: Supervisor, listeners: Listeners, load: Load, compare: Compare) -> None:
+        self._supervisor = supervisor
+        self._listeners = listeners
+        self._load = load
+        self._compare = compare
+        self._reloading = asyncio.Lock()
+
+    async def diff(self) -> Outcome:
+        """What a reload would do now.  Raises ConfigError when the file is wrong."""
+        loaded = await self._load()
+        return Outcome(ok=True, message="nothing was changed", changes=self._changes(loaded))
+
+    async def reload(self, who: str, wait_seconds: float) -> Outcome:
+        """Apply the config file.  Raises ConfigError, PrepareError; nothing has changed then."""
+        async with self._reloading:
+            self._refuse_while_stopping()
+            loaded = await self._load()
+            changes = self._changes(loaded)
+            intent = self._supervisor.intent
+            accepted = intents.accept(
+                intent, loaded.pools, self._supervisor.host.now(), reason=_why(changes, "its config changed")
+            )
+            accepted = intents.with_starts_at_once(accepted, loaded.starts_at_once)
+            prepared = self._listeners.prepare(loaded.pools)
+            try:
+                self._change(accepted)
+            except SupervisorError:
+                self._listeners.abandon(prepared)
+                raise
+            self._listeners.commit(prepared)
+            touched = tuple(change for change in changes if change.change != "keep")
+            self._clear_failures(tuple(change.pool for change in touched if change.change != "add"))
+            self._note("reload", "", who, ", ".join(f"{c.change} {c.pool}" for c in touched) or "nothing changed")
+        goals: list[tuple[str, Goal]] = [
+            (change.pool, "running")
+            for change in touched
+            if change.change not in ("update",) and self._supervisor.desired.pools[change.pool].running
+        ]
+        goals += [(change.pool, "stopped") for change in touched if change.change == "remove"]
+        return await await_outcome(self._supervisor, goals, wait_seconds, changes=changes, message="reloaded")
+
+    async def scale(self, who: str, pool: str, workers: int | None, wait_seconds: float) -> Outcome:
+        """Want another number of workers of a pool; None: as configured."""
+        self._known((pool,))
+        spec = self._supervisor.intent.pools[pool].wanted.spec
+        traits = PROGRAMS[spec.program].traits
+        if traits.exclusive or traits.oneshot:
+            raise NotPermittedError(f"cannot scale {pool}: there is at most one {spec.program} process, ever")
+        if workers is not None and not 0 <= workers <= MAX_WORKERS:
+            raise NotPermittedError(f"cannot scale {pool} to {workers}: 0 to {MAX_WORKERS} workers can be wanted")
+        self._change(intents.scale(self._supervisor.intent, pool, workers))
+        wanted = self._supervisor.intent.pools[pool].wanted_workers
+        self._note("scale", pool, who, f"to {wanted} workers{' as configured' if workers is None else ''}")
+        return await self._awaited((pool,), "running", wait_seconds, f"{pool} wants {wanted} workers")
+
+    async def start(self, who: str, pools: tuple[str, ...], wait_seconds: float) -> Outcome:
+        """Start stopped pools, and give failed ones a fresh try."""
+        names = self._known(pools)
+        self._clear_failures(names)
+        self._change(intents.start(self._supervisor.intent, names))
+        for name in names:
+            self._note("start", name, who, "asked to start")
+        return await self._awaited(names, "running", wait_seconds, "started")
+
+    async def stop(self, who: str, pools: tuple[str, ...], wait_seconds: float) -> Outcome:
+        """Stop pools until they are started again."""
+        names = self._known(pools)
+        self._change(intents.stop(self._supervisor.intent, names, f"stopped by {who}"))
+        for name in names:
+            self._note("stop", name, who, "asked to stop")
+        return await self._awaited(names, "stopped", wait_seconds, "stopped")
+
+    async def restart(self, who: str, pools: tuple[str, ...], wait_seconds: float) -> Outcome:
+        """Replace the pools' processes by a rollout of the same spec; stopped pools are started."""
+        names = self._known(pools)
+        self._clear_failures(names)
+        intent = intents.restart(self._supervisor.intent, names, self._supervisor.host.now(), f"restart by {who}")
+        self._change(intents.start(intent, names))
+        for name in names:
+            self._note("restart", name, who, "asked to restart")
+        return await self._awaited(names, "running", wait_seconds, "restarted")
+
+    def shut_down(self, reason: str) -> None:
+        """Stop everything, in reverse order of dependencies.  Not written down: whoever starts the daemon again
+        wants it to run."""
+        self._supervisor.steer(intents.shut_down(self._supervisor.intent, reason))
+
+    def kill_now(self) -> None:
+        """Every stop list jumps to KILL."""
+        self._supervisor.steer(intents.kill_now(self._supervisor.intent))
+
+    def _changes(self, loaded: LoadedConfig) -> tuple[PoolChange, ...]:
+        accepted = {n: p.wanted.spec for n, p in self._supervisor.intent.pools.items() if not p.removed}
+        return self._compare(accepted, loaded.pools)
+
+    async def _awaited(self, names: tuple[str, ...], goal: Goal, wait_seconds: float, message: str) -> Outcome:
+        return await await_outcome(self._supervisor, [(n, goal) for n in names], wait_seconds, message=message)
+
+    def _change(self, intent: Intent) -> None:
+        try:
+            self._supervisor.change(intent)
+        except OSError as error:
+            raise PrepareError(
+                f"cannot write the decision down: {error.strerror}", hint="nothing was changed; see the state directory"
+            ) from error
+
+    def _known(self, pools: tuple[str, ...]) -> tuple[str, ...]:
+        self._refuse_while_stopping()
+        known = {name for name, pool in self._supervisor.intent.pools.items() if not pool.removed}
+        for name in pools:
+            if name not in known:
+                raise UnknownNameError(f"cannot find a pool {name!r}", hint=f"there are: {', '.join(sorted(known))}")
+        return pools or tuple(name for name in self._supervisor.intent.pools if name in known)
+
+    def _refuse_while_stopping(self) -> None:
+        if self._supervisor.intent.stopping:
+            raise NotPermittedError(f"cannot do that: the daemon is stopping ({self._supervisor.intent.stopping})")
+
+    def _clear_failures(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            if name in self._supervisor.observed.pools:
+                self._supervisor.post(ev.FailureCleared(name))
+
+    def _note(self, name: str, pool: str, who: str, text: str) -> None:
+        self._supervisor.journal.record(Note("operator", name, pool, pool or "daemon", f"{text} ({who})"))
+
+
+def _why(changes: tuple[PoolChange, ...], fallback: str) -> str:
+    keys = sorted({key for change in changes if change.change == "roll" for key in change.keys})
+    return f"changed: {', '.join(keys)}" if keys else fallback
