@@ -32,7 +32,7 @@ from supervisor_d.core.observed import Observed
 from supervisor_d.core.performed import performed
 from supervisor_d.core.plan import plan
 from supervisor_d.core.process import IllegalTransitionError, Process
-from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec
+from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, Traits
 from supervisor_d.errors import InternalError
 from supervisor_d.programs.registry import PROGRAMS
 from supervisor_d.runtime.host import Host
@@ -73,7 +73,7 @@ Contexts = Callable[[Process, PoolSpec], LaunchContext]
 ListenerFds = Callable[[str], tuple[int, ...]]
 
 
-def traits_of(spec: PoolSpec) -> intents.Traits:
+def traits_of(spec: PoolSpec) -> Traits:
     """The traits of a pool's program."""
     return PROGRAMS[spec.program].traits
 
@@ -286,12 +286,14 @@ class Supervisor:
                 self._attendants.scale(id, workers)
             case act.Forget(id):
                 self.host.forget(id)
-            case act.RecordSuccess():
+            case act.RecordSuccess(pool, generation, reason):
                 self._keeper.save_successes(
                     {name: tuple(sorted(facts.successes)) for name, facts in self.observed.pools.items()}
                 )
+                kept = act.ConcludeRollout(pool, generation, "succeeded", reason)
+                self.change(intents.conclude(self.intent, kept, self.host.now()))
             case act.ConcludeRollout():
-                self.change(intents.conclude(self.intent, action))
+                self.change(intents.conclude(self.intent, action, self.host.now()))
             case act.DropPool(pool):
                 self.change(intents.drop(self.intent, pool))
                 self._keeper.dropped(pool)
