@@ -53,6 +53,11 @@ class Range:
     maximum: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PathName:
+    """Marks a key that names a file or directory; a relative one starts at the directory of the config file."""
+
+
 Duration = Annotated[float, Unit("duration"), Range(0, MAX_DURATION_SECONDS)]
 """Seconds; written `30s`."""
 PositiveDuration = Annotated[float, Unit("duration"), Range(0.001, MAX_DURATION_SECONDS)]
@@ -61,6 +66,8 @@ Size = Annotated[int, Unit("size"), Range(0, MAX_SIZE_BYTES)]
 """Bytes; written `64MiB`."""
 PositiveSize = Annotated[int, Unit("size"), Range(1, MAX_SIZE_BYTES)]
 """Bytes, at least one."""
+FilePath = Annotated[str, PathName()]
+"""An absolute path, once the config is loaded; empty when the key is not given."""
 
 
 def parse_duration(text: str) -> float:
