@@ -1,0 +1,41 @@
+"""Waiting for a fact, with a deadline: the tests' only way to let time pass."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.005
+
+
+class WaitedTooLongError(AssertionError):
+    """The fact did not come true in time."""
+
+
+def wait_for(predicate: Callable[[], T], seconds: float = 10.0, what: str = "a fact") -> T:
+    """The first true value of `predicate`, asked every 5 ms; AssertionError with `what` and the last value when late."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise WaitedTooLongError(f"waited {seconds:g} s for {what}; the last answer was {value!r}")
+        time.sleep(POLL_SECONDS)
+
+
+async def eventually(predicate: Callable[[], T | Awaitable[T]], seconds: float = 10.0, what: str = "a fact") -> T:
+    """`wait_for` that lets the event loop run meanwhile; the predicate may be async."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = predicate()
+        value = await answer if isinstance(answer, Awaitable) else answer
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise WaitedTooLongError(f"waited {seconds:g} s for {what}; the last answer was {value!r}")
+        await asyncio.sleep(POLL_SECONDS)
