@@ -1,0 +1,272 @@
+"""One process as the daemon follows it: its shim by link and pidfd, its main process by pidfd.
+
+It starts from what is known (nothing, or a record), and turns what its shim says into events.  A link that breaks is
+made anew as long as the shim lives, and the shim's replay fills the gap.  A shim that dies before its tree is empty
+leaves the tree to runtime/lost.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from supervisor_d.core.events import Event, ShimLost
+from supervisor_d.core.process import Exit
+from supervisor_d.runtime import cgroups, pidfd, shimlink
+from supervisor_d.runtime.known import Known
+from supervisor_d.runtime.lost import LostTree, Tree
+from supervisor_d.runtime.records import Record
+from supervisor_d.runtime.shimlink import ShimLink
+from supervisor_d.runtime.survivors import marks_of
+from supervisor_d.shim import wire
+
+RECONNECT_SECONDS = 0.05
+RECONNECT_MAX_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """What a tracked process needs of its host."""
+
+    loop: asyncio.AbstractEventLoop
+    emit: Callable[[Event], None]
+    told: Callable[[str, str], None]
+    answered: Callable[[str], None]
+    """The zygote's work for that process is done."""
+    unanswered: Callable[[str], None]
+    """The zygote died before it made that shim."""
+
+
+class Tracked:
+    """Follows one process from its request, or its adoption, to its empty tree."""
+
+    def __init__(self, ties: Ties, record: Record, spec: wire.Spec, known: Known) -> None:
+        self.record = record
+        self.known = known
+        self._ties = ties
+        self._spec = spec
+        self._link: ShimLink | None = None
+        self._shim: int | None = None
+        self._main: int | None = None
+        self._lost: LostTree | None = None
+        self._gated = True
+        self._kill_wanted = False
+        self._signal_wanted: signal.Signals | None = None
+        self._reconnect_seconds = RECONNECT_SECONDS
+        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+
+    # -- from the host
+
+    def await_shim(self, connection: socket.socket) -> None:
+        """The zygote was asked for a shim, whose first link, and gate, is `connection`."""
+        self._use(connection)
+
+    def take_over(self) -> None:
+        """Follow a process of a former daemon, from what its record tells."""
+        self._gated = False
+        if self.known.over:
+            self._watch_shim()
+            if self.known.failure:
+                self._timer = self._ties.loop.call_soon(self._ties.emit, self.known.failure)
+        elif self._watch_shim():
+            self._open_main()
+            self._connect()
+        else:
+            self._timer = self._ties.loop.call_soon(self._shim_is_gone)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the main process; one that is still before its exec gets it then."""
+        if self.known.exit or self.known.over:
+            return
+        if self.known.started:
+            if self._main is not None:
+                pidfd.send(self._main, number)
+        else:
+            self._signal_wanted = number
+
+    def kill(self) -> None:
+        """SIGKILL to the whole tree; one whose gate is shut never starts."""
+        if self.known.over:
+            return
+        self._kill_wanted = True
+        if self._lost:
+            self._lost.kill()
+        elif self._gated:
+            self.give_up("it was killed before it was started")
+        elif self._link:
+            self._link.ask("kill")
+
+    def release(self) -> None:
+        """Nothing is left and everything is known: let the shim end, and forget."""
+        if self._link:
+            self._link.ask("release")
+        elif self._shim is not None:
+            pidfd.send(self._shim, signal.SIGKILL)  # it has nothing left to do, and nobody to tell
+        self.close()
+        cgroups.remove(self._spec["cgroup"])
+        self.record.remove()
+
+    def close(self) -> None:
+        """Follow no more; the process goes on."""
+        if self._timer:
+            self._timer.cancel()
+        if self._link:
+            self._link.close()
+            self._link = None
+        if self._lost:
+            self._lost.close()
+            self._lost = None
+        if self._shim is not None:
+            self._ties.loop.remove_reader(self._shim)
+            os.close(self._shim)
+            self._shim = None
+        if self._main is not None:
+            os.close(self._main)
+            self._main = None
+
+    # -- link
+
+    def _use(self, connection: socket.socket) -> None:
+        self._link = ShimLink(self._ties.loop, connection, self._received, self._link_ended)
+
+    def _connect(self) -> None:
+        try:
+            self._use(shimlink.connect(self.record))
+        except OSError:
+            self._timer = self._ties.loop.call_later(self._reconnect_seconds, self._connect)
+            self._reconnect_seconds = min(2 * self._reconnect_seconds, RECONNECT_MAX_SECONDS)
+            return
+        self._reconnect_seconds = RECONNECT_SECONDS
+        if self._kill_wanted and self._link:
+            self._link.ask("kill")
+
+    def _link_ended(self) -> None:
+        self._link = None
+        if self._gated:
+            if self.known.shim is None:
+                self._ties.unanswered(self.record.process_id)
+            else:
+                self.give_up("its shim died")
+        elif self._shim is not None and not self.known.over:
+            self._timer = self._ties.loop.call_later(self._reconnect_seconds, self._connect)
+
+    def _received(self, fact: wire.Message) -> None:
+        if fact.get("event") == "told":
+            self._ties.told(self.record.process_id, str(fact.get("text", "")))
+            return
+        try:
+            event = self.known.fold(fact)
+        except ValueError:
+            return
+        match fact.get("event"):
+            case "began" if self._gated:
+                self._open_gate()
+            case "failed" if self._gated:
+                self._gated = False
+                self._ties.answered(self.record.process_id)
+            case "started" if event:
+                self._open_main()
+        if event:
+            self._ties.emit(event)
+        self._deliver()
+
+    # -- start
+
+    def _open_gate(self) -> None:
+        self._ties.answered(self.record.process_id)
+        if not self._watch_shim():
+            self.give_up("its shim died")
+            return
+        self._gated = False
+        if self._link:
+            self._link.ask("go")
+
+    def give_up(self, reason: str) -> None:
+        """The gate stays shut: its end of file ends the shim, if there is one, and nothing was started."""
+        self._gated = False
+        self._ties.answered(self.record.process_id)
+        if self._link:
+            self._link.close()
+            self._link = None
+        if not self.known.over:
+            self._ties.loop.call_soon(self._ties.emit, self.known.spawn_failed(reason))
+
+    def _watch_shim(self) -> bool:
+        """Whether the shim that is known lives; it is watched from now on."""
+        if self.known.shim is None:
+            return False
+        self._shim = pidfd.open_pidfd(self.known.shim)
+        if self._shim is None:
+            return False
+        self._ties.loop.add_reader(self._shim, self._shim_ended)
+        return True
+
+    def _open_main(self) -> None:
+        if self._main is None and self.known.started and self.known.main:
+            self._main = pidfd.open_pidfd(self.known.main)
+
+    def _deliver(self) -> None:
+        """What was wanted before it could be done."""
+        if self._signal_wanted and self.known.started:
+            wanted, self._signal_wanted = self._signal_wanted, None
+            self.signal(wanted)
+
+    # -- the shim's death
+
+    def _shim_ended(self) -> None:
+        if self._link:
+            self._link.drain()
+        if self._shim is not None:
+            self._ties.loop.remove_reader(self._shim)
+            os.close(self._shim)
+            self._shim = None
+        if self._link:
+            self._link.close()
+            self._link = None
+        if self._timer:
+            self._timer.cancel()
+        self._shim_is_gone()
+
+    def _shim_is_gone(self) -> None:
+        """Nobody will tell more than the record does."""
+        for fact in self.record.events():
+            self._received(fact)
+        if self.known.over:
+            return
+        if self.known.main is None:
+            self.give_up("its shim died")
+            return
+        if not self.known.started:
+            # Or it died before its exec: nobody can tell, and its exit comes at once.
+            self._ties.emit(self.known.spawned())
+        self._ties.emit(ShimLost(self.record.process_id))
+        self._follow_lost(self.known.main)
+
+    def _follow_lost(self, main: wire.Identity) -> None:
+        self._open_main()
+        tree = Tree(
+            main=self._main,
+            marks=marks_of(main.pid, main.starttime, str(self.record.path / wire.FIFO)),
+            cgroup=self._spec["cgroup"] if self.known.in_cgroup else "",
+            grace_seconds=self._spec["orphan_grace_seconds"],
+        )
+        self._lost = LostTree(
+            self._ties.loop,
+            tree,
+            exit_known=self.known.exit is not None,
+            exited=self._exited_unseen,
+            emptied=self._emptied_unseen,
+        )
+        if self._kill_wanted:
+            self._lost.kill()
+
+    def _exited_unseen(self, how: Exit) -> None:
+        self._ties.emit(self.known.exited(how))
+
+    def _emptied_unseen(self, killed: int) -> None:
+        self._lost = None
+        self._ties.emit(self.known.tree_emptied(killed, proven=bool(self._spec["cgroup"] and self.known.in_cgroup)))
