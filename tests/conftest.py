@@ -1,4 +1,4 @@
-"""What holds for every test: one printed seed, no silent skip in CI, the tools that tests call, nothing left behind.
+"""What holds for every test: one printed seed, and no silent skip in CI.
 
 * `--hypothesis-seed=N` (or SUPERVISOR_D_SEED=N) replays a run: it seeds Hypothesis, and `random` before each test.
 * With CI=true or SUPERVISOR_D_NO_SKIP=1 a skipped test is a failed test, unless it carries
@@ -16,8 +16,6 @@ from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
-
-from tests.support import leftovers
 
 SEED_OPTION = "hypothesis_seed"
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
@@ -49,14 +47,6 @@ def pytest_report_header(config: pytest.Config) -> str:
 @pytest.fixture(autouse=True)
 def _seeded(request: pytest.FixtureRequest) -> None:
     random.seed(f"{getattr(request.config.option, SEED_OPTION)} {request.node.nodeid}")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _no_process_left() -> Generator[None]:
-    """When all is done, no process that a test started is left: fail with what it is."""
-    with leftovers.watched() as left:
-        yield
-    assert not left, "processes left behind:\n" + "\n".join(left)
 
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ class WaitedTooLongError(AssertionError):
 
 
 def wait_for(predicate: Callable[[], T], seconds: float = 10.0, what: str = "a fact") -> T:
-    """The first true value of `predicate`, asked every 5 ms; AssertionError with `what` and the last value when late."""
+    """The first true value of `predicate`, asked every 5 ms; when late, AssertionError with `what`."""
     deadline = time.monotonic() + seconds
     while True:
         value = predicate()
@@ -28,7 +28,11 @@ def wait_for(predicate: Callable[[], T], seconds: float = 10.0, what: str = "a f
         time.sleep(POLL_SECONDS)
 
 
-async def eventually(predicate: Callable[[], T | Awaitable[T]], seconds: float = 10.0, what: str = "a fact") -> T:
+@overload
+async def eventually(predicate: Callable[[], Awaitable[T]], seconds: float = ..., what: str = ...) -> T: ...
+@overload
+async def eventually(predicate: Callable[[], T], seconds: float = ..., what: str = ...) -> T: ...
+async def eventually(predicate: Callable[[], object], seconds: float = 10.0, what: str = "a fact") -> object:
     """`wait_for` that lets the event loop run meanwhile; the predicate may be async."""
     deadline = time.monotonic() + seconds
     while True:
