@@ -32,9 +32,7 @@ def run_suite(directory: Path, text: str, *options: str, **variables: str) -> su
     (directory / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
     (tests / "conftest.py").write_bytes((ROOT / "tests" / "conftest.py").read_bytes())
     (tests / "test_one.py").write_text(text)
-    env = {
-        key: value for key, value in os.environ.items() if key not in {"CI", "SUPERVISOR_D_NO_SKIP", "PYTEST_ADDOPTS"}
-    }
+    inherited = {key: value for key, value in os.environ.items() if key not in RULES}
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:cov", *options]
     return subprocess.run(
         argv, cwd=directory, env={**inherited, **variables}, capture_output=True, text=True, timeout=60, check=False
