@@ -1,0 +1,16 @@
+"""Which driver looks after which program; a program that is not here needs none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from supervisor_d.runtime.drivers.base import Driver, DriverReady
+from supervisor_d.runtime.drivers.celery import BeatDriver, CeleryDriver
+from supervisor_d.runtime.drivers.gunicorn import GunicornDriver
+from supervisor_d.runtime.host import Emit
+
+DRIVERS: Mapping[str, Callable[[Emit, DriverReady], Driver]] = MappingProxyType(
+    {"gunicorn": GunicornDriver, "celery": CeleryDriver, "celery-beat": BeatDriver}
+)
+"""By program name."""

@@ -1,0 +1,176 @@
+"""The listening sockets: bound by the daemon, inherited by every generation, closed by nobody while a pool has them.
+
+Theory of operation.  A reload has two halves.  `prepare` binds what the new config needs beside what is there, and
+raises for whatever the machine refuses: nothing has changed then.  `commit` makes the prepared sockets the pools' own,
+and closes those of pools that are gone.  Sockets are known by their address, so that one stays open, with all the
+connections in its queue, when its pool is renamed; only a port of 0 belongs to a place in a pool.
+
+Where a pool changed its address, both sockets stay until `settle`: the old generation serves on the former one until
+the rollout is over, and is respawned on it if it dies, and a rollback goes back to it.
+
+    web: bind 127.0.0.1:8000 -> :9000      prepare  binds :9000
+                                           commit   fds_of(old spec) is 8000's, fds_of(new spec) is 9000's
+                                           settle   (new spec) closes 8000, or (old spec, rolled back) closes 9000
+
+SO_REUSEADDR, so that connections of a former run in TIME_WAIT hinder nobody; never SO_REUSEPORT, whose closing sockets
+reset the connections in their queues.  All sockets are close-on-exec; a shim gets its own by SCM_RIGHTS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from supervisor_d.core.spec import Listener, PoolSpec
+from supervisor_d.errors import PrepareError
+from supervisor_d.programs.addresses import parse_address
+from supervisor_d.runtime.binding import Bound, bind
+
+Key = tuple[str, str, int]
+"""("", address, 0), or (pool, address, index) for a port that the kernel chooses."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What a config needs of sockets: all keys it wants, and the new sockets among them, not yet in use."""
+
+    wanted: Mapping[str, tuple[Key, ...]]
+    """By pool, in the order of its listeners."""
+    fresh: dict[Key, Bound] = field(default_factory=dict)
+    settings: Mapping[Key, Listener] = field(default_factory=dict)
+
+
+class Listeners:
+    """Owns the daemon's listening sockets."""
+
+    def __init__(self) -> None:
+        self._bound: dict[Key, Bound] = {}
+        self._wanted: Mapping[str, tuple[Key, ...]] = {}
+        self._offered: dict[Key, Bound] = {}
+
+    def offer(self, spec: PoolSpec, fds: Iterable[int]) -> None:
+        """Take over sockets of a former daemon (from a shim, or from systemd's fd store), in the order of the spec's
+        listeners; they are used by the next `prepare` that wants them.  Descriptors that are not what the spec says
+        are closed.
+        """
+        for key, listener, fd in zip(_keys(spec), spec.listeners, fds, strict=False):
+            taken = Bound.adopt(fd, listener)
+            if taken is None:
+                continue
+            if key in self._bound or key in self._offered:
+                taken.close(unlink=False)
+            else:
+                self._offered[key] = taken
+
+    def prepare(self, specs: Mapping[str, PoolSpec]) -> Prepared:
+        """Bind what `specs` need and is not there yet; nothing that exists is changed.
+
+        Raises PrepareError, every refused address in its text.
+        """
+        prepared = Prepared({spec.name: _keys(spec) for spec in specs.values()}, settings=_settings(specs))
+        refused: list[PrepareError] = []
+        for key, listener in prepared.settings.items():
+            existing = self._bound.get(key) or self._offered.get(key)
+            try:
+                if existing is not None:
+                    existing.check(listener)
+                else:
+                    prepared.fresh[key] = bind(listener)
+            except PrepareError as error:
+                refused.append(self._explained(error, key))
+        if refused:
+            self.abandon(prepared)
+            raise _joined(refused)
+        return prepared
+
+    def commit(self, prepared: Prepared) -> None:
+        """Put what was prepared to use; close what belongs to no pool any more."""
+        self._bound |= prepared.fresh
+        for key in prepared.settings:
+            if key in self._offered:
+                self._bound[key] = self._offered.pop(key)
+        former = {name: keys for name, keys in self._wanted.items() if name in prepared.wanted}
+        self._wanted = prepared.wanted
+        self._keep({key for keys in (*prepared.wanted.values(), *former.values()) for key in keys})
+        for offered in self._offered.values():
+            offered.close(unlink=True)
+        self._offered.clear()
+        for key, listener in prepared.settings.items():
+            self._bound[key].change(listener)
+
+    def abandon(self, prepared: Prepared) -> None:
+        """Close what was bound for a config that is not accepted."""
+        for bound in prepared.fresh.values():
+            bound.close(unlink=True)
+        prepared.fresh.clear()
+
+    def settle(self, spec: PoolSpec) -> None:
+        """A pool's rollout is over and this spec rules: close the sockets that only another version of it had."""
+        self._wanted = {**self._wanted, spec.name: _keys(spec)}
+        self._keep({key for keys in self._wanted.values() for key in keys})
+
+    def fds(self, pool: str) -> tuple[int, ...]:
+        """The descriptors of the pool's accepted listeners, in their order."""
+        return tuple(self._bound[key].fd for key in self._wanted.get(pool, ()))
+
+    def fds_of(self, spec: PoolSpec) -> tuple[int, ...]:
+        """The descriptors for one version of a pool, the accepted or the former one, in the order of its listeners."""
+        return tuple(self._bound[key].fd for key in _keys(spec))
+
+    def addresses(self, pool: str) -> tuple[str, ...]:
+        """Where the pool listens, with the port that the kernel chose for a port of 0."""
+        return tuple(str(self._bound[key].address) for key in self._wanted.get(pool, ()))
+
+    def close(self, *, unlink: bool) -> None:
+        """Close everything: with `unlink` when all pools have ended, without it when their processes live on."""
+        for bound in (*self._bound.values(), *self._offered.values()):
+            bound.close(unlink=unlink)
+        self._bound.clear()
+        self._offered.clear()
+        self._wanted = {}
+
+    def _explained(self, error: PrepareError, key: Key) -> PrepareError:
+        """The error, with the way out where a socket of our own stands in the way (0.0.0.0 and 127.0.0.1)."""
+        port = parse_address(key[1]).port
+        ours = [bound.address for bound in self._bound.values() if port and bound.address.port == port]
+        if not ours:
+            return error
+        return PrepareError(
+            error.message,
+            hint=f"this daemon itself listens on {ours[0]}: use another port, or stop the daemon and start it again",
+        )
+
+    def _keep(self, keys: set[Key]) -> None:
+        for key in [key for key in self._bound if key not in keys]:
+            self._bound.pop(key).close(unlink=True)
+
+
+def _keys(spec: PoolSpec) -> tuple[Key, ...]:
+    return tuple(_key(spec.name, index, listener) for index, listener in enumerate(spec.listeners))
+
+
+def _key(pool: str, index: int, listener: Listener) -> Key:
+    address = parse_address(listener.address)
+    floating = not address.path and address.port == 0
+    return (pool, str(address), index) if floating else ("", str(address), 0)
+
+
+def _settings(specs: Mapping[str, PoolSpec]) -> dict[Key, Listener]:
+    """Every listener by its key.  Raises PrepareError when two places want one address."""
+    found: dict[Key, tuple[str, Listener]] = {}
+    for spec in specs.values():
+        for key, listener in zip(_keys(spec), spec.listeners, strict=True):
+            if key in found:
+                raise PrepareError(
+                    f"cannot listen on {listener.address} for pool {spec.name}: pool {found[key][0]} listens there",
+                    hint="give each pool an address of its own",
+                )
+            found[key] = (spec.name, listener)
+    return {key: listener for key, (_, listener) in found.items()}
+
+
+def _joined(refused: list[PrepareError]) -> PrepareError:
+    if len(refused) == 1:
+        return refused[0]
+    hints = dict.fromkeys(error.hint for error in refused if error.hint)
+    return PrepareError("\n".join(error.message for error in refused), hint="; ".join(hints))
