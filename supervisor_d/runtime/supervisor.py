@@ -65,12 +65,12 @@ class Keeper(Protocol):
     def save_successes(self, generations: Mapping[str, tuple[int, ...]]) -> None:
         """Write oneshots' successes down."""
 
-    def dropped(self, pool: str) -> None:
-        """Nothing of a removed pool is left."""
+    def rollout_concluded(self, spec: PoolSpec) -> None:
+        """A rollout is over, and this version of the pool rules."""
 
 
-Contexts = Callable[[Process, PoolSpec], LaunchContext]
-ListenerFds = Callable[[str], tuple[int, ...]]
+ContextOf = Callable[[Process, PoolSpec], LaunchContext]
+FdsOf = Callable[[PoolSpec], tuple[int, ...]]
 
 
 def traits_of(spec: PoolSpec) -> Traits:
@@ -92,8 +92,8 @@ class Supervisor:
         attendants: Attendants,
         keeper: Keeper,
         journal: Journal,
-        context_of: Contexts,
-        listener_fds: ListenerFds,
+        context_of: ContextOf,
+        fds_of: FdsOf,
     ) -> None:
         self.host = host
         self.journal = journal
@@ -107,7 +107,7 @@ class Supervisor:
         self._attendants = attendants
         self._keeper = keeper
         self._context_of = context_of
-        self._listener_fds = listener_fds
+        self._fds_of = fds_of
         self._inbox: deque[ev.Event] = deque()
         self._loop = asyncio.get_running_loop()
         self._turn_due_at: float | None = None
@@ -290,13 +290,15 @@ class Supervisor:
                 self._keeper.save_successes(
                     {name: tuple(sorted(facts.successes)) for name, facts in self.observed.pools.items()}
                 )
-                kept = act.ConcludeRollout(pool, generation, "succeeded", reason)
-                self.change(intents.conclude(self.intent, kept, self.host.now()))
+                self._conclude(act.ConcludeRollout(pool, generation, "succeeded", reason))
             case act.ConcludeRollout():
-                self.change(intents.conclude(self.intent, action, self.host.now()))
+                self._conclude(action)
             case act.DropPool(pool):
                 self.change(intents.drop(self.intent, pool))
-                self._keeper.dropped(pool)
+
+    def _conclude(self, action: act.ConcludeRollout) -> None:
+        self.change(intents.conclude(self.intent, action, self.host.now()))
+        self._keeper.rollout_concluded(self.intent.pools[action.pool].wanted.spec)
 
     def _spawn(self, action: act.Spawn) -> None:
         process = self.observed.find(action.id)
@@ -304,6 +306,6 @@ class Supervisor:
         if process is None or spec is None:
             raise InternalError(f"cannot spawn {action.id}: its generation is not known")
         launch = PROGRAMS[spec.program].launch(spec, self._context_of(process, spec))
-        fds = self._listener_fds(action.pool)
+        fds = self._fds_of(spec)
         facts = RecordedFacts.of(process, action.epoch)
         self.host.spawn(action.id, launch, tuple(fds[index] for index in launch.listeners), encode(facts))

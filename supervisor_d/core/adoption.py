@@ -1,0 +1,75 @@
+"""Adoption: a process of a former daemon, made known again out of what its record holds.
+
+The record keeps the core's own words about a process (RecordedFacts), written before anything ran.  What happened
+since comes from the host: pid, exit, empty.  The former daemon's stop deadlines are not on record: what is not wanted
+is planned again from Desired, with deadlines of its own.
+
+A process that runs is taken as ready: it may be serving, and must not be retired as if it were not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from supervisor_d.core.process import Exit, Policy, Process, State
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFacts:
+    """What the core knew of a process when it asked for it."""
+
+    id: str
+    pool: str
+    slot: int
+    generation: int
+    workers: int
+    policy: Policy
+    reason: str
+    epoch: int
+    began_at: float
+
+    @classmethod
+    def of(cls, process: Process, epoch: int) -> RecordedFacts:
+        """The facts of a process whose spawn began."""
+        return cls(
+            process.id,
+            process.pool,
+            process.slot,
+            process.generation,
+            process.workers,
+            process.policy,
+            process.reason,
+            epoch,
+            process.began_at,
+        )
+
+
+def serial_of(process_id: str) -> int:
+    """The serial in a process's id: 17 of `web.0@g3.17`."""
+    return int(process_id.rpartition(".")[2])
+
+
+def adopted_process(facts: RecordedFacts, *, pid: int | None, exit: Exit | None, empty: bool, now: float) -> Process:  # noqa: A002
+    """The process as it is now; without a pid its start is still under way."""
+    state = State.STARTING
+    if exit is not None or empty:
+        state = State.EXITED
+    elif pid is not None:
+        state = State.READY
+    return Process(
+        id=facts.id,
+        pool=facts.pool,
+        slot=facts.slot,
+        generation=facts.generation,
+        workers=facts.workers,
+        policy=facts.policy,
+        reason=facts.reason,
+        state=state,
+        since=now,
+        began_at=facts.began_at if state is not State.STARTING else now,
+        pid=pid,
+        ready_at=now if state is State.READY else None,
+        exit=exit,
+        empty=empty,
+        adopted=True,
+    )
