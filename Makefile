@@ -1,0 +1,70 @@
+# Everything here sets up what it needs: start with `make run` or `make test`.
+# All paths are relative: this directory may have any name, blanks included.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# PYTHON=python3.12 chooses the interpreter; PYTEST_ARGS and RUN_ARGS are passed on.
+export PYTHON
+PYTEST_ARGS ?=
+RUN_ARGS ?=
+py := .venv/bin/python
+# Runs the suite, reaps its orphans, and fails when a process is left behind.
+pytest := $(py) -m tests.support.reaper $(py) -m pytest
+
+.PHONY: help setup tools run test test-fast coverage-core lint format bench test-matrix lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+setup: ## .venv with everything of the lock file (the others do this by themselves)
+	@scripts/setup-venv
+
+tools: setup
+	@scripts/ensure-tools
+
+run: setup ## the sample shop under the daemon: gunicorn, Celery, beat, Redis; Ctrl-C ends it
+	@exec $(py) sample_app/run.py $(RUN_ARGS)
+
+test: tools ## the whole test suite
+	@$(pytest) $(PYTEST_ARGS)
+
+test-fast: setup ## the tests that start no long-lived process: seconds
+	@$(pytest) -m "not real and not e2e and not slow" $(PYTEST_ARGS)
+
+coverage-core: setup ## the core's tests must cover every branch of the core
+	@$(pytest) -q tests/core --cov=supervisor_d/core --cov-branch --cov-report=
+	@$(py) -m coverage report --include='supervisor_d/core/*' --fail-under=100
+
+lint: setup ## ruff, mypy and the layers
+	@$(py) -m ruff check
+	@$(py) -m ruff format --check
+	@$(py) -m mypy
+	@.venv/bin/lint-imports --no-cache
+
+format: setup ## put the code into its form
+	@$(py) -m ruff check --fix
+	@$(py) -m ruff format
+
+bench: setup ## the benchmarks, against the floor; some minutes
+	@$(py) -m benchmarks
+
+test-matrix: setup ## the whole suite under Python 3.12 and 3.13 too, where they are installed
+	@for version in 3.12 3.13; do \
+	    if ! command -v python$$version >/dev/null; then echo "python$$version is not installed: left out"; continue; fi; \
+	    VENV=.venv-$$version PYTHON=python$$version scripts/setup-venv; \
+	    VENV=.venv-$$version scripts/ensure-tools; \
+	    python=.venv-$$version/bin/python; \
+	    $$python -m tests.support.reaper $$python -m pytest $(PYTEST_ARGS); \
+	done
+
+lock: setup ## renew requirements/dev.lock from pyproject.toml (`make lock LOCK_ARGS=--upgrade` for newer versions)
+	@CUSTOM_COMPILE_COMMAND="make lock" .venv/bin/python -m piptools compile --quiet --all-extras --strip-extras \
+	    --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	    --output-file requirements/dev.lock $(LOCK_ARGS) pyproject.toml
+
+clean: ## remove virtual environments and caches (the sample's data in .run stays)
+	@rm -rf .venv .venv.lock .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist .coverage*
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
