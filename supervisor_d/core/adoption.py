@@ -4,14 +4,15 @@ The record keeps the core's own words about a process (RecordedFacts), written b
 since comes from the host: pid, exit, empty.  The former daemon's stop deadlines are not on record: what is not wanted
 is planned again from Desired, with deadlines of its own.
 
-A process that runs is taken as ready: it may be serving, and must not be retired as if it were not.
+A process that runs is taken as ready: it may be serving, and must not be retired as if it were not.  An end that the
+record tells is folded in after its adoption, as the event it is: so it is counted, and a oneshot's success holds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from supervisor_d.core.process import Exit, Policy, Process, State
+from supervisor_d.core.process import Policy, Process, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,9 @@ def serial_of(process_id: str) -> int:
     return int(process_id.rpartition(".")[2])
 
 
-def adopted_process(facts: RecordedFacts, *, pid: int | None, exit: Exit | None, empty: bool, now: float) -> Process:  # noqa: A002
-    """The process as it is now; without a pid its start is still under way."""
-    state = State.STARTING
-    if exit is not None or empty:
-        state = State.EXITED
-    elif pid is not None:
-        state = State.READY
-    return Process(
+def adopted_process(facts: RecordedFacts, pid: int | None, now: float) -> Process:
+    """The process as it was when the former daemon died; without a pid its start is still under way."""
+    process = Process(
         id=facts.id,
         pool=facts.pool,
         slot=facts.slot,
@@ -64,12 +60,11 @@ def adopted_process(facts: RecordedFacts, *, pid: int | None, exit: Exit | None,
         workers=facts.workers,
         policy=facts.policy,
         reason=facts.reason,
-        state=state,
+        state=State.STARTING,
         since=now,
-        began_at=facts.began_at if state is not State.STARTING else now,
-        pid=pid,
-        ready_at=now if state is State.READY else None,
-        exit=exit,
-        empty=empty,
+        began_at=now,
         adopted=True,
     )
+    if pid is None:
+        return process
+    return replace(process, state=State.READY, began_at=facts.began_at, pid=pid, ready_at=now)

@@ -131,6 +131,7 @@ class Adopted:
 
     process: Process
     serial: int
+    epoch: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,9 +112,10 @@ def _spawn_began(observed: Observed, event: ev.SpawnBegan, now: float) -> Observ
 
 
 def _adopted(observed: Observed, event: ev.Adopted) -> Observed:
-    process = replace(event.process, adopted=True)
+    process = event.process
     facts = observed.pool(process.pool)
-    facts = replace(facts, processes={**facts.processes, process.id: process})
+    epoch = max(facts.admitted_epoch, event.epoch)
+    facts = replace(facts, processes={**facts.processes, process.id: process}, admitted_epoch=epoch)
     serial = max(observed.next_serial, event.serial + 1)
     return replace(_with_pool(observed, process.pool, facts), next_serial=serial)
 
