@@ -29,6 +29,7 @@ Worked example, one slot, max_surge 1, max_unavailable 0, `web` rolls from g1 to
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from supervisor_d.core import actions as act
@@ -70,9 +71,18 @@ def plan(desired: Desired, observed: Observed, now: float) -> Plan:
     """The actions that bring what is observed nearer to what is desired, at the instant `now`."""
     starting = sum(1 for p in observed.processes() if p.state is State.STARTING)
     draft = _Draft(desired, observed, now, observed.next_serial, starting)
-    for pool in desired.pools.values():
+    for pool in (*desired.pools.values(), *_strangers(desired, observed)):
         _PoolPlan(draft, pool, observed.pool(pool.name)).run()
     return Plan(tuple(draft.actions), draft.wake_at)
+
+
+def _strangers(desired: Desired, observed: Observed) -> Iterator[DesiredPool]:
+    """Pools that nobody wants any more but of which something was adopted: to be stopped and dropped."""
+    for name in observed.pools.keys() - desired.pools.keys():
+        for process in observed.pools[name].processes.values():
+            reason = "no accepted config has its pool"
+            yield DesiredPool(name, 0, (), process.policy, running=False, stop_reason=reason, removed=True)
+            break
 
 
 class _PoolPlan:
