@@ -1,0 +1,145 @@
+"""The daemon as its API sees it: `api.service.Service` over the runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from supervisor_d import __version__
+from supervisor_d.api.service import Caller
+from supervisor_d.api.wire import OperateRequest, Outcome
+from supervisor_d.core.journal import Note
+from supervisor_d.core.snapshot import DaemonView, Entry, Snapshot, Usage
+from supervisor_d.core.view import Sources, snapshot
+from supervisor_d.errors import UnknownNameError
+from supervisor_d.runtime.journal import Journal, Subscription
+from supervisor_d.runtime.linux import LinuxHost
+from supervisor_d.runtime.listeners import Listeners
+from supervisor_d.runtime.operations import Operations
+from supervisor_d.runtime.places import Places
+from supervisor_d.runtime.samples import Sampler
+from supervisor_d.runtime.supervisor import Supervisor
+
+FRESH_SECONDS = 1.0
+STALE_SECONDS = 15.0
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the daemon knows of itself and no other module does."""
+
+    started_at: float
+    config_path: str
+    config_digest: str
+    adopted_total: int = 0
+    adoption_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The runtime's parts that the API shows or steers."""
+
+    supervisor: Supervisor
+    operations: Operations
+    host: LinuxHost
+    journal: Journal
+    listeners: Listeners
+    sampler: Sampler
+    places: Places
+    figures: Figures
+
+
+class Control:
+    """Implements Service."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._usages: Mapping[str, Usage] = {}
+        self._sampled_at = float("-inf")
+        self._sampling: asyncio.Task[None] | None = None
+
+    async def sampled(self, *, within_seconds: float = STALE_SECONDS) -> None:
+        """Return once usages are not older than `within_seconds`; older than a second, they are refreshed behind."""
+        age = time.monotonic() - self._sampled_at
+        if age > FRESH_SECONDS and (self._sampling is None or self._sampling.done()):
+            self._sampling = asyncio.create_task(self._sample())
+        if age > within_seconds and self._sampling is not None:
+            await asyncio.shield(self._sampling)
+
+    async def _sample(self) -> None:
+        pids = {p.id: p.pid for p in self._parts.supervisor.observed.processes() if p.pid is not None and not p.ended}
+        self._usages = await self._parts.sampler.sample(pids)
+        self._sampled_at = time.monotonic()
+
+    def snapshot(self) -> Snapshot:
+        parts, supervisor = self._parts, self._parts.supervisor
+        now = parts.host.now()
+        sources = Sources(
+            intent=supervisor.intent,
+            desired=supervisor.desired,
+            observed=supervisor.observed,
+            now=now,
+            wall_offset_seconds=time.time() - now,
+            usages=self._usages,
+            listeners={name: parts.listeners.addresses(name) for name in supervisor.intent.pools},
+        )
+        return snapshot(self._daemon(), sources)
+
+    def _daemon(self) -> DaemonView:
+        parts, supervisor = self._parts, self._parts.supervisor
+        return DaemonView(
+            version=__version__,
+            pid=os.getpid(),
+            state="stopping" if supervisor.intent.stopping else "running",
+            started_at=parts.figures.started_at,
+            config_path=parts.figures.config_path,
+            config_digest=parts.figures.config_digest,
+            runtime_dir=str(parts.places.runtime_dir),
+            loop_lag_seconds=supervisor.loop_lag_seconds,
+            plan_seconds_total=supervisor.plan_seconds_total,
+            plans_total=supervisor.plans_total,
+            events_total=supervisor.events_total,
+            adopted_total=parts.figures.adopted_total,
+            adoption_seconds=parts.figures.adoption_seconds,
+            log_dropped_bytes_total=parts.host.log_dropped_bytes_total,
+        )
+
+    def entries(self, *, after: int = 0, pool: str = "", subject: str = "", limit: int = 100) -> tuple[Entry, ...]:
+        return self._parts.journal.entries(after=after, pool=pool, subject=subject, limit=limit)
+
+    def follow(self, wake: Callable[[], None]) -> AbstractContextManager[Subscription]:
+        return self._parts.journal.follow(wake)
+
+    def log_directories(self) -> Mapping[str, str]:
+        default = str(self._parts.places.log_dir)
+        pools = self._parts.supervisor.intent.pools
+        return {name: pool.wanted.spec.log.directory or default for name, pool in pools.items()}
+
+    async def diff(self) -> Outcome:
+        return await self._parts.operations.diff()
+
+    async def reload(self, caller: Caller, wait_seconds: float) -> Outcome:
+        return await self._parts.operations.reload(str(caller), wait_seconds)
+
+    async def scale(self, caller: Caller, request: OperateRequest) -> Outcome:
+        if len(request.pools) != 1:
+            raise UnknownNameError("cannot scale: name one pool")
+        operations = self._parts.operations
+        return await operations.scale(str(caller), request.pools[0], request.workers, request.wait_seconds)
+
+    async def start(self, caller: Caller, request: OperateRequest) -> Outcome:
+        return await self._parts.operations.start(str(caller), request.pools, request.wait_seconds)
+
+    async def stop(self, caller: Caller, request: OperateRequest) -> Outcome:
+        return await self._parts.operations.stop(str(caller), request.pools, request.wait_seconds)
+
+    async def restart(self, caller: Caller, request: OperateRequest) -> Outcome:
+        return await self._parts.operations.restart(str(caller), request.pools, request.wait_seconds)
+
+    def shutdown(self, caller: Caller) -> None:
+        self._parts.journal.record(Note("operator", "shutdown", "", "daemon", f"asked by {caller}"))
+        self._parts.operations.shut_down(f"{caller} asked for the end")
