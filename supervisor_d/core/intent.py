@@ -117,6 +117,11 @@ def begin(intent: Intent, specs: Mapping[str, PoolSpec]) -> Intent:
     return replace(intent, pools=pools, stopping="", kill_now=False)
 
 
+def revived(intent: Intent) -> Intent:
+    """Go on after a daemon's death: all that was decided stands, but for its own end, if it was about to come."""
+    return replace(intent, stopping="", kill_now=False)
+
+
 def _renewed(old: PoolIntent, spec: PoolSpec, now: float, reason: str) -> PoolIntent:
     current = old.wanted.spec
     workers = old.workers if spec.workers == current.workers else None
