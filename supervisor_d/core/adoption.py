@@ -4,8 +4,13 @@ The record keeps the core's own words about a process (RecordedFacts), written b
 since comes from the host: pid, exit, empty.  The former daemon's stop deadlines are not on record: what is not wanted
 is planned again from Desired, with deadlines of its own.
 
-A process that runs is taken as ready: it may be serving, and must not be retired as if it were not.  An end that the
-record tells is folded in after its adoption, as the event it is: so it is counted, and a oneshot's success holds.
+Whether it was ready is not on record either.  One that is older than its start timeout must have been, or it would
+have been stopped: it is taken as ready.  A younger one may hang at its start: it is starting, has the whole timeout
+once more, and is asked again; until it answers, planning treats it as one that may serve.  The size that a process was
+brought to in place is not known (0 workers), so its driver is told the wanted size once more.
+
+An end that the record tells is folded in after its adoption, as the event it is: so it is counted, and a oneshot's
+success holds.
 """
 
 from __future__ import annotations
@@ -51,20 +56,21 @@ def serial_of(process_id: str) -> int:
 
 
 def adopted_process(facts: RecordedFacts, pid: int | None, now: float) -> Process:
-    """The process as it was when the former daemon died; without a pid its start is still under way."""
+    """The process as this daemon first knows it; without a pid its start is still under way."""
     process = Process(
         id=facts.id,
         pool=facts.pool,
         slot=facts.slot,
         generation=facts.generation,
-        workers=facts.workers,
+        workers=0 if facts.policy.traits.scale_in_place else facts.workers,
         policy=facts.policy,
         reason=facts.reason,
         state=State.STARTING,
         since=now,
-        began_at=now,
+        began_at=facts.began_at,
+        pid=pid,
         adopted=True,
     )
-    if pid is None:
+    if pid is None or now < facts.began_at + facts.policy.start_timeout_seconds:
         return process
-    return replace(process, state=State.READY, began_at=facts.began_at, pid=pid, ready_at=now)
+    return replace(process, state=State.READY, ready_at=now)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from supervisor_d.core.desired import Desired, DesiredPool
 from supervisor_d.core.observed import Observed
 from supervisor_d.core.process import State
+from supervisor_d.core.rollout import finished_slots
 
 
 def pool_is_ready(desired: DesiredPool, observed: Observed) -> bool:
-    """A oneshot is ready by its success, any other pool when every slot has a ready process."""
+    """A oneshot is ready by its success, any other pool when every slot has a ready process, or one that ended well."""
     facts = observed.pool(desired.name)
     if desired.policy.traits.oneshot:
         return desired.generation in facts.successes
     ready = {p.slot for p in facts.processes.values() if p.state is State.READY}
-    return desired.running and ready >= set(range(len(desired.sizes)))
+    return desired.running and ready | finished_slots(desired, facts) >= set(range(len(desired.sizes)))
 
 
 def waits_for(pool: DesiredPool, desired: Desired, observed: Observed) -> tuple[str, ...]:

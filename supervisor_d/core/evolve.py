@@ -14,7 +14,7 @@ from typing import assert_never
 from supervisor_d.core import events as ev
 from supervisor_d.core.observed import Observed, PoolFacts, SlotFacts
 from supervisor_d.core.process import Exit, IllegalTransitionError, Process, State, StopProgress
-from supervisor_d.core.restart import after_unexpected_end
+from supervisor_d.core.restart import after_unexpected_end, was_stable
 
 _S = State
 _ALIVE = (_S.STARTING, _S.READY, _S.STOPPING, _S.KILLING)
@@ -113,6 +113,8 @@ def _spawn_began(observed: Observed, event: ev.SpawnBegan, now: float) -> Observ
 
 def _adopted(observed: Observed, event: ev.Adopted) -> Observed:
     process = event.process
+    if observed.find(process.id) is not None:
+        raise IllegalTransitionError(f"{process.id} is known already")
     facts = observed.pool(process.pool)
     epoch = max(facts.admitted_epoch, event.epoch)
     facts = replace(facts, processes={**facts.processes, process.id: process}, admitted_epoch=epoch)
@@ -138,18 +140,48 @@ def _process_event(observed: Observed, event: ProcessEvent, now: float) -> Obser
     return _with_pool(observed, process.pool, facts)
 
 
+_Lived = ev.Spawned | ev.SpawnFailed | ev.MainExited | ev.TreeEmptied | ev.ShimLost
+_Asked = ev.ScaleAsked | ev.StopSignalled | ev.KillSent
+
+
 def _add_fact(process: Process, event: ProcessEvent, now: float) -> Process:
     """What the fact adds to its process, whose state has moved already."""
     match event:
-        case ev.Spawned():
-            return replace(process, pid=event.pid)
-        case ev.SpawnFailed():
-            return replace(process, exit=Exit(), empty=True)
+        case ev.Spawned() | ev.SpawnFailed() | ev.MainExited() | ev.TreeEmptied() | ev.ShimLost():
+            return _lived(process, event)
+        case ev.ScaleAsked() | ev.StopSignalled() | ev.KillSent():
+            return _asked(process, event, now)
         case ev.BecameReady():
             fresh = process.state is State.READY and process.ready_at is None
             return replace(process, ready_at=now) if fresh else process
         case ev.WorkersReported():
             return _workers_reported(process, event)
+        case ev.WorkerExited() | ev.Forgotten():
+            return process
+        case _:
+            assert_never(event)
+
+
+def _lived(process: Process, event: _Lived) -> Process:
+    """What the host told of its life."""
+    match event:
+        case ev.Spawned():
+            return replace(process, pid=event.pid)
+        case ev.SpawnFailed():
+            return replace(process, exit=Exit(), empty=True)
+        case ev.MainExited():
+            return replace(process, exit=event.exit, workers_live=0, workers_ready=0)
+        case ev.TreeEmptied():
+            return replace(process, empty=True)
+        case ev.ShimLost():
+            return replace(process, shim_lost=True)
+        case _:
+            assert_never(event)
+
+
+def _asked(process: Process, event: _Asked, now: float) -> Process:
+    """What was asked of it."""
+    match event:
         case ev.ScaleAsked():
             return replace(process, scale_asked=event.workers, scale_asked_at=now)
         case ev.StopSignalled():
@@ -157,15 +189,7 @@ def _add_fact(process: Process, event: ProcessEvent, now: float) -> Process:
         case ev.KillSent():
             last = len(process.policy.stop) - 1
             return replace(process, stop=StopProgress(last, None, event.reason, event.expected))
-        case ev.MainExited():
-            return replace(process, exit=event.exit, workers_live=0, workers_ready=0)
-        case ev.TreeEmptied():
-            return replace(process, empty=True)
-        case ev.ShimLost():
-            return replace(process, shim_lost=True)
-        case ev.WorkerExited() | ev.Forgotten():
-            return process
-        case _:  # pragma: no cover
+        case _:
             assert_never(event)
 
 
@@ -189,16 +213,21 @@ def _account(facts: PoolFacts, before: Process, after: Process, event: ProcessEv
     ended = after.exit or Exit()
     kind = "spawn-failed" if isinstance(event, ev.SpawnFailed) else exit_kind(ended)
     facts = replace(facts, exits_total=_count(facts.exits_total, kind))
-    if before.stop is not None and before.stop.expected:
-        return facts
     key = (before.slot, before.generation)
+    if before.stop is not None and before.stop.expected:
+        return _past_forgotten(facts, key) if was_stable(before.policy.restart, before, now) else facts
     reason = before.stop.reason if before.stop else _end_reason(event)
     slot = after_unexpected_end(before, ended, reason, facts.slots.get(key, SlotFacts()), now)
     facts = replace(facts, slots={**facts.slots, key: slot})
     if slot.finished or slot.failed:
         return facts
-    kind = "start-timeout" if before.stop and before.ready_at is None else kind
+    kind = "start-timeout" if before.stop else kind
     return replace(facts, restarts_total=_count(facts.restarts_total, kind))
+
+
+def _past_forgotten(facts: PoolFacts, key: tuple[int, int]) -> PoolFacts:
+    """It was stable and ended as asked: whatever starts next in its slot is no restart."""
+    return replace(facts, slots={k: v for k, v in facts.slots.items() if k != key})
 
 
 def _end_reason(event: ev.MainExited | ev.SpawnFailed) -> str:

@@ -115,7 +115,7 @@ def _process_reason(event: _ProcessFact, observed: Observed) -> str:
             return _emptied(event)
         case ev.ShimLost():
             return "its shim died"
-        case _:  # pragma: no cover
+        case _:
             assert_never(event)
 
 
@@ -153,7 +153,7 @@ def describe_action(action: act.Action) -> Note:
             return Note("action", _name(action), action.pool, action.pool, reason)
         case act.RecordSuccess() | act.DropPool():
             return Note("action", _name(action), action.pool, action.pool, action.reason)
-        case _:  # pragma: no cover
+        case _:
             assert_never(action)
 
 

@@ -27,6 +27,16 @@ class SlotFacts:
     last_exit: Exit | None = None
     last_reason: str = ""
 
+    @property
+    def ended_well(self) -> bool:
+        """All that was to be done is done."""
+        return self.finished and self.last_exit is not None and self.last_exit.ok
+
+    @property
+    def ended_badly(self) -> bool:
+        """It ended with an error, and its policy says that it is not tried again."""
+        return self.finished and not self.ended_well
+
 
 @dataclass(frozen=True, slots=True)
 class PoolFacts:
@@ -42,7 +52,7 @@ class PoolFacts:
     restarts_total: Mapping[str, int] = field(default_factory=dict)
     """Unexpected ends that led to a restart, by kind of reason."""
     exits_total: Mapping[str, int] = field(default_factory=dict)
-    """Ends of main processes by kind: `ok`, `error`, `signal`, `killed`, `unknown`."""
+    """Ends of main processes by kind: `ok`, `error`, `signal`, `oom`, `unknown`; and `spawn-failed`."""
     worker_exits_total: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -30,5 +30,5 @@ def performed(action: act.Action) -> ev.Event | None:
             return ev.PoolRemoved(pool)
         case act.ConcludeRollout():
             return None
-        case _:  # pragma: no cover
+        case _:
             assert_never(action)

@@ -37,7 +37,7 @@ from supervisor_d.core import rollout
 from supervisor_d.core.dependencies import held_by, waits_for
 from supervisor_d.core.desired import Desired, DesiredPool
 from supervisor_d.core.observed import Observed, PoolFacts, SlotFacts
-from supervisor_d.core.process import Process, State, process_id
+from supervisor_d.core.process import Process, State, StopProgress, process_id
 
 SCALE_RETRY_SECONDS = 10.0
 
@@ -78,7 +78,7 @@ def plan(desired: Desired, observed: Observed, now: float) -> Plan:
 
 def _strangers(desired: Desired, observed: Observed) -> Iterator[DesiredPool]:
     """Pools that nobody wants any more but of which something was adopted: to be stopped and dropped."""
-    for name in observed.pools.keys() - desired.pools.keys():
+    for name in sorted(observed.pools.keys() - desired.pools.keys()):
         for process in observed.pools[name].processes.values():
             reason = "no accepted config has its pool"
             yield DesiredPool(name, 0, (), process.policy, running=False, stop_reason=reason, removed=True)
@@ -124,15 +124,13 @@ class _PoolPlan:
             if self.draft.desired.kill_now and not process.kill_sent:
                 self._do(act.Kill(process.id, "asked to end at once", True), process)
             elif process.stop is not None:
-                self._next_step(process)
+                self._next_step(process, process.stop)
             elif process.ended and process.shim_lost:
                 self._do(act.Kill(process.id, "its shim died: what is left of its tree has no keeper", True), process)
             elif process.state is State.STARTING:
                 self._start_deadline(process)
 
-    def _next_step(self, process: Process) -> None:
-        stop = process.stop
-        assert stop is not None
+    def _next_step(self, process: Process, stop: StopProgress) -> None:
         if stop.deadline is None or process.kill_sent:
             return
         if self.now < stop.deadline:
@@ -143,9 +141,10 @@ class _PoolPlan:
         self._stop_step(process, stop.step + 1, reason, expected=stop.expected)
 
     def _start_deadline(self, process: Process) -> None:
+        """Counted from when this daemon knew it as starting: an adopted one has the whole time to answer again."""
         limit = process.policy.start_timeout_seconds
-        if self.now < process.began_at + limit:
-            self.draft.wake(process.began_at + limit)
+        if self.now < process.since + limit:
+            self.draft.wake(process.since + limit)
             return
         self._stop(process, f"not ready within {limit:g} s", expected=False)
 
@@ -198,20 +197,25 @@ class _PoolPlan:
         if self.pool.policy.traits.oneshot and self.pool.generation in self.facts.successes:
             return
         held = waits_for(self.pool, self.draft.desired, self.draft.observed)
+        if held:
+            return
         filled = {p.slot for p in self.processes if self._current(p)}
+        others: dict[int, list[Process]] = {}
+        for process in self.processes:
+            if not (process.ended and process.empty):
+                others.setdefault(process.slot, []).append(process)
         for slot in range(len(self.pool.sizes)):
-            if slot not in filled and not held:
-                self._spawn_slot(slot)
+            if slot not in filled:
+                self._spawn_slot(slot, others.get(slot, []))
 
-    def _spawn_slot(self, slot: int) -> None:
+    def _spawn_slot(self, slot: int, others: list[Process]) -> None:
         history = self._slot(slot)
         if history.failed or history.finished:
             return
         if self.now < history.not_before:
             self.draft.wake(history.not_before)
             return
-        others = [p for p in self.processes if p.slot == slot and not (p.ended and p.empty)]
-        if not self._room(others) or self.draft.starting >= self.draft.desired.starts_at_once:
+        if self.draft.starting >= self.draft.desired.starts_at_once or not self._room(others):
             return
         pool = self.pool
         self.draft.starting += 1
@@ -231,14 +235,15 @@ class _PoolPlan:
 
     def _room(self, others: list[Process]) -> bool:
         """Whether a process may be started beside the others of its slot."""
-        traits = self.pool.policy.traits
-        if (traits.exclusive or traits.oneshot) and any(not (p.ended and p.empty) for p in self.processes):
+        if self._stops_first() and (self._planned() or any(not (p.ended and p.empty) for p in self.processes)):
             return False
         if self._probing() and rollout.unproven(self.pool, self.facts, self.now):
             return False
         running = [p for p in others if not p.ended]
+        if self.pool.policy.traits.respawn == "when-empty" and len(running) < len(others):
+            return False
         if not running:
-            return traits.respawn == "at-exit" or not others
+            return True
         if any(p.stop is not None and not p.stop.expected for p in running):
             return False
         occupied = sum(1 for p in self.processes if not p.ended) + self._planned()
@@ -252,7 +257,7 @@ class _PoolPlan:
         return self._planned() > 0 or any(p.live and p.generation == self.pool.generation for p in self.processes)
 
     def _spawn_reason(self, history: SlotFacts, others: list[Process]) -> str:
-        if history.attempt:
+        if history.attempt and all(p.ended for p in others):
             return f"restart {history.attempt}: {history.last_reason}"
         if self.pool.rollout is not None:
             return f"rollout to g{self.pool.generation}: {self.pool.rollout.reason}"
@@ -273,25 +278,34 @@ class _PoolPlan:
         outdated = [p for p in self.processes if p.live and not self._current(p) and p.id not in self.touched]
         if not outdated:
             return
-        spare = self._available() - (len(self.pool.sizes) - self._may_miss())
+        spare = self._available() - (len(self._serving_slots()) - self._may_miss())
         replaced = {p.slot for p in self.processes if self._current(p) and self._settled(p)}
         for process in sorted(outdated, key=lambda p: (p.slot not in replaced, p.slot, p.id)):
-            surplus = process.slot >= len(self.pool.sizes)
-            serving = process.state is State.READY and not surplus
+            serving = self._may_serve(process)
             if serving and spare <= 0 and not self._stops_first():
                 continue
             spare -= serving
             self._stop(process, self._retire_reason(process), expected=True)
+
+    def _serving_slots(self) -> set[int]:
+        """The slots of which service is expected: not those whose process did all it had to."""
+        return {slot for slot in range(len(self.pool.sizes)) if not self._slot(slot).finished}
+
+    def _may_serve(self, process: Process) -> bool:
+        """Whether stopping it could be missed.  An adopted one may serve before it has answered to this daemon."""
+        known = process.state is State.READY or process.adopted
+        return known and process.slot in self._serving_slots()
 
     def _settled(self, process: Process) -> bool:
         return rollout.settled(process, self.pool.rollout_policy.min_ready_seconds, self.now)
 
     def _available(self) -> int:
         """Processes that serve: outdated ones by being ready, current ones once they have stayed so."""
+        slots = self._serving_slots()
         return sum(
             1
             for p in self.processes
-            if p.slot < len(self.pool.sizes) and (self._settled(p) if self._current(p) else p.state is State.READY)
+            if p.slot in slots and (self._settled(p) if self._current(p) else p.state is State.READY)
         )
 
     def _wake_when_settled(self) -> None:
@@ -300,7 +314,9 @@ class _PoolPlan:
                 self.draft.wake(process.ready_at + self.pool.rollout_policy.min_ready_seconds)
 
     def _may_miss(self) -> int:
-        allowed = self.pool.rollout_policy.max_unavailable
+        """A policy that may neither add nor miss anything could never move: it may miss one."""
+        policy = self.pool.rollout_policy
+        allowed = policy.max_unavailable or (0 if policy.max_surge else 1)
         return min(allowed, 1) if rollout.unproven(self.pool, self.facts, self.now) else allowed
 
     def _stops_first(self) -> bool:
@@ -322,9 +338,9 @@ class _PoolPlan:
         if not self.pool.policy.traits.scale_in_place:
             return
         for process in self.processes:
-            wanted = self.pool.sizes[process.slot] if process.slot < len(self.pool.sizes) else 0
-            if not self._current(process) or process.state is not State.READY or not wanted:
+            if not self._current(process) or process.state is not State.READY or process.id in self.touched:
                 continue
+            wanted = self.pool.sizes[process.slot]
             if process.scale_asked == wanted:
                 retry_at = process.scale_asked_at + SCALE_RETRY_SECONDS
                 self.draft.wake(retry_at)
@@ -332,7 +348,8 @@ class _PoolPlan:
                     continue
             elif process.scale_asked is None and process.workers == wanted:
                 continue
-            reason = f"{self.pool.name} wants {wanted} workers, has {process.workers}"
+            has = f"has {process.workers}" if process.workers else "its size was set by a former daemon"
+            reason = f"{self.pool.name} wants {wanted} workers, {has}"
             self._do(act.Scale(process.id, wanted, reason), process)
 
     def _settle(self) -> None:

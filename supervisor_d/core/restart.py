@@ -1,8 +1,8 @@
 """When a slot may start again after an unexpected end: backoff and restart intensity, kept apart.
 
 Theory.  *Backoff* spaces the tries of a slot: the first restart after a stable time is immediate, the k-th one after
-that waits `initial * 2**(k-2)` seconds, up to a maximum, moved by a jitter that is a hash of pool, slot and attempt (the
-same every time, so a failing run replays).  *Intensity* is a sliding window, as in Erlang's `supervisor.erl`
+that waits `initial * 2**(k-2)` seconds, up to a maximum, moved by a jitter that is a hash of pool, slot and attempt
+(the same every time, so a failing run replays).  *Intensity* is a sliding window, as in Erlang's `supervisor.erl`
 (`add_restart`): more than N restarts within a period and the slot has failed, whatever the backoff says.
 
 Worked example, defaults (0.5 s, 60 s, 10 restarts in 120 s), a program that dies at once:
@@ -49,9 +49,12 @@ def was_stable(policy: RestartPolicy, process: Process, now: float) -> bool:
 def after_unexpected_end(process: Process, ended: Exit, reason: str, facts: SlotFacts, now: float) -> SlotFacts:
     """The slot's history after `process` ended without being asked to."""
     policy = process.policy.restart
+    at_fault = process.stop is not None
     facts = replace(facts, last_exit=ended, last_reason=reason)
-    if not wants_restart(policy, ended, at_fault=process.stop is not None):
+    if process.policy.traits.oneshot and ended.ok and not at_fault:
         return replace(facts, finished=True)
+    if not wants_restart(policy, ended, at_fault=at_fault):
+        return replace(facts, finished=not at_fault, failed=reason if at_fault else "")
     attempt = 1 if was_stable(policy, process, now) else facts.attempt + 1
     window = [at for at in facts.restarts if now - at < policy.intensity_period_seconds]
     restarts = (*window, now)[-(policy.intensity_restarts + 1) :]

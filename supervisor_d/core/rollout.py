@@ -6,7 +6,7 @@ go on with it.  Rules:
 1. One unexpected end, failed start or missed start deadline of the new generation ends the rollout: rolled back.
    A rollback is not a rollout: it has no record, so it can never be rolled back itself.
 2. All slots of the new generation ready for `min_ready_seconds` and no process of another generation live: succeeded.
-   Old processes may still drain.
+   Old processes may still drain.  A slot whose process ended well, and is not to be restarted, has done its part.
 3. Until one process of the new generation was ready for `min_ready_seconds` (the rollout is *unproven*), only one is
    started: a bad generation is tried once, never by all slots in turn.
 """
@@ -23,7 +23,7 @@ def settled(process: Process, min_ready_seconds: float, now: float) -> bool:
     return (
         process.state is State.READY
         and process.ready_at is not None
-        and now - process.ready_at >= min_ready_seconds
+        and now >= process.ready_at + min_ready_seconds
         and not process.shim_lost
     )
 
@@ -33,7 +33,7 @@ def failure(desired: DesiredPool, facts: PoolFacts) -> str:
     if desired.rollout is None:
         return ""
     for (slot, generation), history in sorted(facts.slots.items()):
-        if generation == desired.generation and (history.attempt > 0 or history.failed):
+        if generation == desired.generation and (history.attempt or history.failed or history.ended_badly):
             return f"{desired.name}.{slot}@g{generation} {history.last_reason}"
     return ""
 
@@ -45,12 +45,23 @@ def complete(desired: DesiredPool, facts: PoolFacts, now: float) -> bool:
         p.slot for p in facts.processes.values() if p.generation == desired.generation and settled(p, waited, now)
     }
     others_live = any(p.live and p.generation != desired.generation for p in facts.processes.values())
-    return not others_live and current >= set(range(len(desired.sizes)))
+    return not others_live and current | finished_slots(desired, facts) >= set(range(len(desired.sizes)))
+
+
+def finished_slots(desired: DesiredPool, facts: PoolFacts) -> set[int]:
+    """The slots whose process of the wanted generation ended well and is not to be restarted."""
+    return {
+        slot
+        for (slot, generation), history in facts.slots.items()
+        if generation == desired.generation and history.ended_well
+    }
 
 
 def unproven(desired: DesiredPool, facts: PoolFacts, now: float) -> bool:
     """Whether a rollout is under way and none of its processes has yet shown that it works."""
     waited = desired.rollout_policy.min_ready_seconds
-    return desired.rollout is not None and not any(
-        p.generation == desired.generation and settled(p, waited, now) for p in facts.processes.values()
+    return (
+        desired.rollout is not None
+        and not finished_slots(desired, facts)
+        and not any(p.generation == desired.generation and settled(p, waited, now) for p in facts.processes.values())
     )
