@@ -71,6 +71,12 @@ class UnknownNameError(SupervisorError):
     exit_code = 66
 
 
+class RequestError(SupervisorError):
+    """What was asked makes no sense as asked: a wrong option, argument or request body (exit 64, EX_USAGE)."""
+
+    exit_code = 64
+
+
 class UnavailableError(SupervisorError):
     """No daemon answers at the socket (exit 69, EX_UNAVAILABLE)."""
 

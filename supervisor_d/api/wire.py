@@ -1,6 +1,7 @@
 """The JSON that crosses the control socket, as frozen dataclasses; encoded and decoded by msgspec on both sides.
 
-Snapshot and Entry come from core.snapshot as they are.
+Snapshot and Entry come from core.snapshot as they are, what an operation does and did from core.change and
+core.outcome, a line of a log from logs.line.
 """
 
 from __future__ import annotations
@@ -9,8 +10,16 @@ from dataclasses import dataclass
 
 from supervisor_d.core.change import PoolChange
 from supervisor_d.core.outcome import Outcome, PoolOutcome
+from supervisor_d.errors import Problem
+from supervisor_d.logs.line import LogLine
 
-__all__ = ["ErrorBody", "LogLine", "OperateRequest", "Outcome", "PoolChange", "PoolOutcome"]
+__all__ = ["Dropped", "ErrorBody", "LogLine", "OperateRequest", "Outcome", "PoolChange", "PoolOutcome", "Problem"]
+
+MAX_WAIT_SECONDS = 86_400.0
+"""The longest that an operation is waited for."""
+MAX_BODY_BYTES = 64 * 1024
+MAX_LINES = 10_000
+"""The most lines of events or logs that one request gets of the past."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +34,10 @@ class OperateRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of a worker's log, with the slot's log it came from (`web.0`)."""
+class Dropped:
+    """In a stream of events: the reader was slower than the daemon, and so many entries are missing here."""
 
-    source: str
-    text: str
+    dropped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +47,5 @@ class ErrorBody:
     message: str
     hint: str = ""
     exit_code: int = 1
+    problems: tuple[Problem, ...] = ()
+    """Where a config was refused: every mistake in it."""
