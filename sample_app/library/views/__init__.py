@@ -1,0 +1,1 @@
+"""Views: pages (HTML), api (JSON), probes (what a supervisor and a load generator ask)."""
