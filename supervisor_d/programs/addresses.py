@@ -31,7 +31,7 @@ class Address:
     @property
     def reachable(self) -> Address:
         """Where a client on this machine finds it: the loopback for an address that means all of them."""
-        return Address(ANY_HOSTS.get(self.host, self.host), self.port, self.path)
+        return self if self.path else Address(ANY_HOSTS.get(self.host, self.host), self.port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from supervisor_d.core.events import WorkersReported
 from supervisor_d.core.process import Exit, State
 from supervisor_d.core.spec import Listener, PoolSpec
 from supervisor_d.programs.gunicorn import CONTROL_SOCKET, GunicornKeys
-from supervisor_d.runtime.drivers.gunicorn import ControlError, GunicornDriver, ask, ask_workers
+from supervisor_d.runtime.drivers.gunicorn import GunicornDriver, heartbeats
+from supervisor_d.runtime.drivers.gunicorn_control import ControlError, ask, ask_workers
 from supervisor_d.runtime.proc import children_of
 from tests.drivers.support import Told, process_of, running
 from tests.drivers.test_members import tells_exits
@@ -104,8 +106,19 @@ async def test_a_killed_worker_is_told_within_milliseconds_and_replaced(
         assert [(end.pid, end.exit) for end in web_0.told.exits] == [(victim, Exit(signal=9))]
         assert late_seconds < 0.5, "generous for a loaded machine; an idle one shows 2 to 10 ms"
         await web_0.counted(2)
+        assert heartbeats(web_0.pid) == (2, 2)
         counts = [(e.live, e.ready) for e in web_0.told.events if isinstance(e, WorkersReported)]
         assert (1, 1) in counts
+
+
+async def test_a_master_that_forks_is_left_alone(tmp_path: Path, listener: socket.socket) -> None:
+    async with running(GunicornDriver, web(tmp_path), tmp_path, (listener,)) as web_0:
+        await web_0.ready()
+        for round_of_kills in range(1, 9):
+            os.kill(min(children_of(web_0.pid)), signal.SIGKILL)
+            await eventually(lambda: len(web_0.told.exits) == round_of_kills, what="the worker's end")  # noqa: B023
+            await web_0.counted(2)
+        assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 async def test_scaled_in_place_up_and_down(tmp_path: Path, listener: socket.socket) -> None:
@@ -154,14 +167,19 @@ async def test_a_settled_master_is_not_asked(tmp_path: Path, listener: socket.so
 async def test_a_new_daemon_takes_a_ready_master_over(tmp_path: Path, listener: socket.socket) -> None:
     async with running(GunicornDriver, web(tmp_path), tmp_path, (listener,)) as web_0:
         await web_0.ready()
+        web_0.driver.scale("web.0@g1.1", 3)
+        await web_0.counted(3)
         web_0.driver.close()
+        workers = children_of(web_0.pid)
         told = Told()
         driver = GunicornDriver(told.events.append, told.ready.append)
-        adopted = process_of(web(tmp_path), web_0.pid, state=State.READY)
+        adopted = replace(process_of(web(tmp_path), web_0.pid, state=State.READY), adopted=True)
+        assert adopted.workers == 2, "its record is older than its scaling"
         driver.started(adopted, web_0.launch, str(web_0.private_dir))
-        await eventually(lambda: told.counts == (2, 2), what="the adopted workers")
-        os.kill(min(children_of(web_0.pid)), signal.SIGKILL)
-        await eventually(lambda: len(told.exits) == 1 and told.counts == (2, 2), what="the end of an adopted worker")
+        await eventually(lambda: told.counts == (3, 3), what="the adopted workers")
+        assert children_of(web_0.pid) == workers
+        os.kill(min(workers), signal.SIGKILL)
+        await eventually(lambda: len(told.exits) == 1 and told.counts == (3, 3), what="the end of an adopted worker")
         driver.close()
 
 

@@ -39,6 +39,10 @@ class Counted:
     ready: int = -1
     told_ready: bool = False
     """The program itself (its agent) said that it may serve."""
+    target: int = -1
+    """How many workers the program itself was last told to have."""
+    asked_at: float = 0.0
+    """When the program was last asked something (loop time)."""
     disturbed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -57,8 +61,8 @@ class CountingDriver(ABC):
         """Look after a process from now on."""
         if process.pid is None or process.id in self._processes:
             return
-        wanted = process.workers if process.scale_asked is None else process.scale_asked
-        counted = Counted(process.id, process.pid, wanted, launch, private_dir, told_ready=process.ready_at is not None)
+        counted = Counted(process.id, process.pid, self._wanted(process), launch, private_dir)
+        counted.target, counted.told_ready = process.workers, process.ready_at is not None
         self._processes[process.id] = counted
         counted.task = tasks.begin(self._attend(counted), f"workers of {process.id}")
 
@@ -81,6 +85,10 @@ class CountingDriver(ABC):
         for process_id in tuple(self._processes):
             self.ended(process_id)
         self._members.close()
+
+    def _wanted(self, process: Process) -> int:
+        """How many workers a process should have until `scale` says another number."""
+        return process.workers
 
     @abstractmethod
     async def _look(self, counted: Counted) -> bool:
@@ -116,4 +124,5 @@ class CountingDriver(ABC):
         self._emit(WorkerExited(process_id, pid, ended))
         live = len(self._members.pids(process_id))
         self._report(counted, live, min(max(counted.ready, 0), live))
-        counted.disturbed.set()
+        # The program needs a moment to replace it: looking sooner would only be in its way.
+        self._loop.call_later(FIRST_DELAY_SECONDS, counted.disturbed.set)

@@ -1,49 +1,38 @@
-"""gunicorn masters: counted, awaited and scaled through the control socket that each has in its private directory.
+"""gunicorn masters: counted, awaited and scaled, with as few questions as can be.
 
-What the control socket says and what it does not (gunicorn 27.0.1, gunicorn/ctl/handlers.py):
+Theory of operation.  Two sources tell of a master's workers.
 
-- `show workers` lists pid and last_heartbeat.  `booted` there is never true: it is set in the worker, after the fork.
-  The heartbeat is the readiness: a worker that still imports shows a hugely negative age, since the file's time is the
-  wall clock's until the worker first writes the monotonic one; from then on it is zero or more.
-- `show stats` says workers_target, the number the master steers for.  `worker add N` and `worker remove N` change it.
-  They are relative, and an answer can be lost, so every correction is computed from a target that was just read.
-- The server is a thread that ends before each fork and begins again after it, taking the socket's file with it: for
-  milliseconds nobody answers.  It also waits for its clients, so that each question uses a connection of its own and
-  closes it at once.
-- An answer does not prove that the master's main loop lives; that the count comes true does.
+- The control socket knows all: pids, heartbeats, the target.  But its server is a thread that the master ends before
+  each fork and begins again after it.  A question in that moment costs a traceback in the user's log and, if the thread
+  does not end in time, two seconds in which the master forks nobody (measured; gunicorn/ctl/server.py).
+- The heartbeat files, one for each worker, which the master holds open, disturb nobody: /proc/<master>/fd shows them.
+  Their time is the wall clock's until the worker has booted and writes the monotonic clock's, which is small.
+
+So a master that is about to fork is only watched through the files, and asked once they show what is wanted; where they
+cannot be seen, it is asked once in a while.
+
+    start     files: 0, 1/0, 2/0 ... 2/2 booted  ->  ask: pids, target 2: settled, ready
+    kill -9   pidfd: WorkerExited, 1 left        ->  files: 1/1, 2/1, 2/2  ->  ask: the new pid: settled
+    scale 4   ask: target 2, `worker add 2`      ->  files: 2/2 ... 4/4    ->  ask: settled
 """
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import json
-import socket
-import struct
-from dataclasses import dataclass
-from typing import Any
+import os
 
+from supervisor_d.core.process import Process
 from supervisor_d.programs.gunicorn import CONTROL_SOCKET
 from supervisor_d.runtime.drivers.counting import Counted, CountingDriver
-from supervisor_d.runtime.drivers.members import MEMBERS_MAX
+from supervisor_d.runtime.drivers.gunicorn_control import ControlError, Workers, ask_workers, correct
 
-ANSWER_SECONDS = 2.0
-ANSWER_MAX_BYTES = 1024 * 1024
+ASK_AT_LEAST_SECONDS = 1.0
+"""How long files that do not show what is wanted keep an unsettled master from being asked."""
 
-_ids = itertools.count(1)
+AS_IT_IS = -1
+"""Wanted of an adopted master: the record tells what it was started with, and it may have been scaled since."""
 
-
-class ControlError(Exception):
-    """The control socket gave no usable answer: not there, not yet, not the master, or not understood."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """What a master says of its workers: whom it has, which of them serve, and how many it wants."""
-
-    pids: tuple[int, ...]
-    booted: frozenset[int]
-    target: int
+_LONG_AGO = 1e9
+"""Seconds that no monotonic clock reaches and the wall clock passed in 2001."""
 
 
 class GunicornDriver(CountingDriver):
@@ -52,14 +41,39 @@ class GunicornDriver(CountingDriver):
     def told(self, process_id: str, text: str) -> None:
         """No agent of ours is loaded into gunicorn."""
 
+    def _wanted(self, process: Process) -> int:
+        if process.scale_asked is not None:
+            return process.scale_asked
+        return AS_IT_IS if process.adopted else process.workers
+
     async def _look(self, counted: Counted) -> bool:
+        if self._busy(counted):
+            return False
+        counted.asked_at, wanted = self._loop.time(), counted.wanted
         path = f"{counted.private_dir}/{CONTROL_SOCKET}"
         try:
             workers = await ask_workers(path, counted.pid)
-            if workers.target != counted.wanted and counted.wanted > 0:
-                await _correct(path, counted.pid, workers.target, counted.wanted)
+            if workers.target != wanted and wanted > 0:
+                await correct(path, counted.pid, workers.target, wanted)
         except ControlError:
             return False
+        counted.target = workers.target if wanted == AS_IT_IS else wanted
+        if counted.wanted == AS_IT_IS:
+            counted.wanted = counted.target
+        return self._count(counted, workers)
+
+    def _busy(self, counted: Counted) -> bool:
+        """Whether the files show that the master still has to fork or its workers to boot; what they show is told."""
+        shown = heartbeats(counted.pid)
+        if shown is None or counted.target != counted.wanted:
+            return False
+        total, booted = shown
+        if total == booted == counted.wanted or self._loop.time() - counted.asked_at > ASK_AT_LEAST_SECONDS:
+            return False
+        self._report(counted, total, booted)
+        return True
+
+    def _count(self, counted: Counted, workers: Workers) -> bool:
         live = {pid for pid in workers.pids if self._members.follow(counted.id, counted.pid, pid)}
         ready = len(live & workers.booted)
         self._report(counted, len(live), ready)
@@ -69,59 +83,20 @@ class GunicornDriver(CountingDriver):
         return settled
 
 
-async def _correct(path: str, master: int, target: int, wanted: int) -> None:
-    word = "add" if wanted > target else "remove"
-    await ask(path, master, f"worker {word}", str(abs(wanted - target)))
-
-
-async def ask_workers(path: str, master: int) -> Workers:
-    """The workers of a master.  Raises ControlError."""
-    shown = await ask(path, master, "show workers")
-    stats = await ask(path, master, "show stats")
-    match shown.get("workers"), stats.get("workers_target"):
-        case list(entries), int(target):
-            pids = [(e["pid"], e.get("last_heartbeat")) for e in entries[:MEMBERS_MAX] if _is_worker(e)]
-        case _:
-            raise ControlError("an answer without workers")
-    booted = frozenset(pid for pid, beat in pids if isinstance(beat, int | float) and beat >= 0)
-    return Workers(tuple(pid for pid, _ in pids), booted, target)
-
-
-def _is_worker(entry: object) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("pid"), int) and entry["pid"] > 1
-
-
-async def ask(path: str, master: int, command: str, *args: str) -> dict[str, Any]:
-    """The data of one answer.  `path` lies in a directory of the pool's user, so nothing about it is believed: who
-    listens must be the master itself, and what it says is bounded in size and time.  Raises ControlError.
+def heartbeats(master: int) -> tuple[int, int] | None:
+    """How many workers a master has, and how many of them have booted, by their heartbeat files (gunicorn >= 22.0,
+    gunicorn/workers/workertmp.py); None where they cannot be seen.
     """
+    directory = f"/proc/{master}/fd"
+    total = booted = 0
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            return await _exchange(path, master, {"id": next(_ids), "command": command, "args": list(args)})
-    except (OSError, ValueError, EOFError, TimeoutError, RecursionError) as error:
-        raise ControlError(f"{command}: {type(error).__name__}: {error}") from error
-
-
-async def _exchange(path: str, master: int, question: dict[str, Any]) -> dict[str, Any]:
-    reader, writer = await asyncio.open_unix_connection(path)
-    try:
-        if _listener_pid(writer.get_extra_info("socket")) != master:
-            raise ControlError("another process listens there")
-        body = json.dumps(question).encode()
-        writer.write(struct.pack(">I", len(body)) + body)
-        (size,) = struct.unpack(">I", await reader.readexactly(4))
-        if size > ANSWER_MAX_BYTES:
-            raise ControlError(f"an answer of {size} bytes")
-        answer = json.loads(await reader.readexactly(size))
-    finally:
-        writer.transport.abort()
-    if not isinstance(answer, dict) or answer.get("status") != "ok" or not isinstance(answer.get("data"), dict):
-        raise ControlError("the master refused")
-    data: dict[str, Any] = answer["data"]
-    return data
-
-
-def _listener_pid(connected: socket.socket) -> int:
-    """The process that called listen(2) on the other side (SO_PEERCRED, unix(7))."""
-    pid, _uid, _gid = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(pid)
+        for fd in os.listdir(directory):
+            try:
+                if "/wgunicorn-" in os.readlink(f"{directory}/{fd}"):
+                    total += 1
+                    booted += os.stat(f"{directory}/{fd}").st_mtime < _LONG_AGO
+            except FileNotFoundError:  # closed in between
+                continue
+    except OSError:
+        return None
+    return total, booted
