@@ -85,6 +85,38 @@ def plain(node: Node) -> Any:
     return node.value
 
 
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A value found in the tree: where its key stands, the value itself, and the keys that lead there."""
+
+    place: Place
+    node: Node
+    path: tuple[str | int, ...]
+
+    def find(self, steps: Iterable[str | int]) -> Spot:
+        """Go down as far as the tree goes: a step that leads nowhere ends at what was reached."""
+        spot = self
+        for step in steps:
+            below = spot.step(step)
+            if below is None:
+                # A single value may stand for a list of one: `bind: x` has no [0], and the next step goes on from x.
+                if step == 0 and not isinstance(spot.node, Sequence):
+                    continue
+                break
+            spot = below
+        return spot
+
+    def step(self, step: str | int) -> Spot | None:
+        """One step down, or None where there is nothing."""
+        if isinstance(self.node, Mapping) and step in self.node.entries:
+            entry = self.node.entries[str(step)]
+            return Spot(entry.place, entry.node, (*self.path, step))
+        if isinstance(self.node, Sequence) and isinstance(step, int) and step < len(self.node.items):
+            item = self.node.items[step]
+            return Spot(item.place, item, (*self.path, step))
+        return None
+
+
 def key_text(path: Iterable[str | int]) -> str:
     """The keys that lead to a value, as people write them: `pools.web.ready[0].http`; `file` when there are none.
 
