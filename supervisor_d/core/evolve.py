@@ -214,6 +214,8 @@ def _account(facts: PoolFacts, before: Process, after: Process, event: ProcessEv
     kind = "spawn-failed" if isinstance(event, ev.SpawnFailed) else exit_kind(ended)
     facts = replace(facts, exits_total=_count(facts.exits_total, kind))
     key = (before.slot, before.generation)
+    if isinstance(event, ev.SpawnFailed) and before.adopted:
+        return facts  # the former daemon died before it could let it start: no fault of its own
     if before.stop is not None and before.stop.expected:
         return _past_forgotten(facts, key) if was_stable(before.policy.restart, before, now) else facts
     reason = before.stop.reason if before.stop else _end_reason(event)
