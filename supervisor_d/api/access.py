@@ -19,8 +19,8 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from supervisor_d.api.service import Caller, Level
 from supervisor_d.errors import PrepareError
@@ -65,16 +65,27 @@ class AccessRules:
         return Caller(peer.uid, peer.gid, peer.pid, user_name(peer.uid), self.level(peer))
 
 
-def resolve_rules(
-    *, group: str = "", operators: Iterable[str] = (), readers: Iterable[str] = (), daemon_uid: int | None = None
-) -> AccessRules:
+class ControlNames(Protocol):
+    """The keys under `daemon: control:`."""
+
+    @property
+    def group(self) -> str: ...
+
+    @property
+    def operators(self) -> tuple[str, ...]: ...
+
+    @property
+    def readers(self) -> tuple[str, ...]: ...
+
+
+def resolve_rules(control: ControlNames, *, daemon_uid: int | None = None) -> AccessRules:
     """Rules out of the names under `daemon: control:`.
 
     Raises PrepareError for a user or group that the machine does not know, and for a user who is both operator and
     reader.
     """
-    uids = {name: _uid(name, "operators") for name in operators}
-    reading = {name: _uid(name, "readers") for name in readers}
+    uids = {name: _uid(name, "operators") for name in control.operators}
+    reading = {name: _uid(name, "readers") for name in control.readers}
     both = sorted(uids.keys() & reading.keys())
     if both:
         raise PrepareError(f"cannot let {both[0]} in: named under both control.operators and control.readers")
@@ -82,7 +93,7 @@ def resolve_rules(
         daemon_uid=os.geteuid() if daemon_uid is None else daemon_uid,
         operators=frozenset(uids.values()),
         readers=frozenset(reading.values()),
-        group=_gid(group) if group else None,
+        group=_gid(control.group) if control.group else None,
     )
 
 

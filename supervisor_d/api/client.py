@@ -174,7 +174,8 @@ class Exchange:
         if len(fields) < 2 or not fields[0].startswith("HTTP/1.") or not fields[1].isdigit():
             raise UnavailableError("cannot read the daemon's answer: whatever listens there is no supervisor-d")
         self._status = int(fields[1])
-        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+        pairs = (line.partition(":") for line in lines[1:])
+        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
         length = headers.get("content-length", "")
         self._length = int(length) if length.isdigit() else None
         self._buffer = rest

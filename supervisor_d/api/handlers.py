@@ -85,6 +85,7 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 async def status(call: Call) -> web.StreamResponse:
     """The picture of this instant: daemon, pools, processes."""
     answers.known_only(call.request.query, ())
+    await call.service.sampled()
     return answers.answer(call.service.snapshot())
 
 

@@ -82,7 +82,7 @@ class PublicServer:
         self._guard = Guard(await protocol_factory(self._runner), lambda _: 0, self._limits)
         self._server = await asyncio.get_running_loop().create_server(self._guard, sock=listener)
 
-    async def stop(self) -> None:
+    async def close(self) -> None:
         """Close the socket and every connection."""
         if self._server is not None:
             self._server.close()

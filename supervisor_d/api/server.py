@@ -31,14 +31,12 @@ _GRACE_SECONDS = 2.0
 """How long answers that are on their way may take when the server stops."""
 
 
-class ApiServer:
-    """Serves `service` on a unix socket at `path`."""
+class ControlServer:
+    """Serves `service` on a unix socket to those whom `rules` let in."""
 
-    def __init__(
-        self, service: Service, path: Path, rules: AccessRules, limits: ConnectionLimits | None = None
-    ) -> None:
+    def __init__(self, service: Service, rules: AccessRules, limits: ConnectionLimits | None = None) -> None:
         self._service = service
-        self._path = path
+        self._path: Path | None = None
         self._rules = rules
         self._limits = limits or ConnectionLimits()
         self._running = Running()
@@ -46,19 +44,21 @@ class ApiServer:
         self._server: asyncio.Server | None = None
         self._guard: Guard | None = None
 
-    async def start(self) -> None:
-        """Bind and serve.  The caller holds the daemon's lock.  Raises PrepareError, AlreadyRunningError."""
-        listener = bind_control_socket(self._path, self._rules)
+    async def start(self, path: Path) -> None:
+        """Bind `path` and serve.  The caller holds the daemon's lock.  Raises PrepareError, AlreadyRunningError."""
+        listener = bind_control_socket(path, self._rules)
+        self._path = path
         self._runner = web.AppRunner(
             self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE_SECONDS
         )
         self._guard = Guard(await protocol_factory(self._runner), self._owner_of, self._limits)
         self._server = await asyncio.get_running_loop().create_unix_server(self._guard, sock=listener)
 
-    async def stop(self) -> None:
+    async def close(self) -> None:
         """Accept nothing more, end what goes on, remove the socket."""
         if self._server is not None:
             self._server.close()
+        if self._path is not None:
             remove_control_socket(self._path)
         self._running.end_streams()
         if self._runner is not None:

@@ -57,6 +57,10 @@ class Following(Protocol):
 class Service(Protocol):
     """The daemon, as the API sees it."""
 
+    async def sampled(self) -> None:
+        """Return once the figures of processes (CPU, memory) are recent enough to be shown."""
+        ...
+
     def snapshot(self) -> Snapshot:
         """The picture of this instant."""
         ...
