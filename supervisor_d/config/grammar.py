@@ -18,6 +18,7 @@ SIGNALS = tuple(
 )
 """The signals of this system, without SIG and without the real-time ones."""
 
+MODE_PATTERN = "^0?[0-7]{3}$"
 _SIG = re.compile(r"\ASIG", re.IGNORECASE)
 
 
@@ -61,7 +62,7 @@ def split_words(text: str) -> list[str]:
 
 def parse_mode(text: str) -> int:
     """A file mode in octal, `0660`."""
-    if not re.fullmatch(r"0?[0-7]{3}", text, re.ASCII):
+    if not re.fullmatch(MODE_PATTERN, text, re.ASCII):
         raise ValueError('is not a file mode: write three octal digits, quoted, like "0660"')
     return int(text, 8)
 

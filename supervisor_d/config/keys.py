@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from supervisor_d.config.grammar import (
+    MODE_PATTERN,
     check_address,
     check_listen,
     parse_mode,
@@ -75,7 +76,7 @@ class BindKeys:
     backlog: Annotated[int, Range(1, 65535)] = field(
         default=2048, metadata=doc("Connections that may wait to be accepted; the kernel's `somaxconn` caps it.")
     )
-    mode: Annotated[int, Written(parse_mode, '"0660"')] = field(
+    mode: Annotated[int, Written(parse_mode, '"0660"', MODE_PATTERN)] = field(
         default=0o660, metadata=doc("File mode of a unix socket, quoted.", '"0660"')
     )
     owner: str | None = field(default=None, metadata=doc("User who owns a unix socket.", "the pool's user"))
@@ -170,7 +171,7 @@ class LimitKeys:
     oom_score_adj: Annotated[int, Range(-1000, 1000)] = field(
         default=0, metadata=doc("Who dies first when memory runs out: 1000 first, -1000 never; below 0 needs root.")
     )
-    umask: Annotated[int, Written(parse_mode, '"0022"')] = field(
+    umask: Annotated[int, Written(parse_mode, '"0022"', MODE_PATTERN)] = field(
         default=0o022, metadata=doc("File mode creation mask, quoted.", '"0022"')
     )
 

@@ -46,11 +46,10 @@ class PoolReader:
     def read(self) -> PoolSpec | None:
         """The spec, or None when the keys do not fit; problems are taken either way."""
         spot, problems = self._site.spot, self._site.problems
-        data = plain(spot.node)
+        data, known = plain(spot.node), len(problems)
         model = check(pool_model(self._program), data, spot, problems, self._source.elsewhere)
         if model is None:
             return None
-        known = len(problems)
         spec = self._spec(build(CommonKeys, model), build(self._program.keys_type, model), data)
         if len(problems) == known:
             for key, message in self._program.problems(spec).items():
@@ -107,7 +106,7 @@ class PoolReader:
 
     def _user(self, user: str) -> str:
         if not user:
-            if self._machine.is_root and not self._allow_root:
+            if self._machine.is_root and not self._allow_root and not self._site.is_given("user"):
                 raise ValueError(
                     "missing: the daemon runs as root; say which user the pool runs as (`user: root` is possible), "
                     "here or under `defaults:`"

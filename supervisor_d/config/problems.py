@@ -31,6 +31,11 @@ class Problems:
     def __len__(self) -> int:
         return len(self._found)
 
+    def concern(self, key: str) -> bool:
+        """Whether there is a problem with a key, or with one below it."""
+        below = (f"{key}.", f"{key}[")
+        return any(problem.key == key or problem.key.startswith(below) for problem in self._found.values())
+
     def take(self, problems: Iterable[Problem]) -> None:
         """Add problems; one at the same place with the same words is known already."""
         for problem in problems:
@@ -60,10 +65,16 @@ class Problems:
 
 
 def check(
-    model: type[BaseModel], data: Any, spot: Spot, problems: Problems, elsewhere: Mapping[str, str] | None = None
+    model: type[BaseModel],
+    data: Mapping[str, Any],
+    spot: Spot,
+    problems: Problems,
+    elsewhere: Mapping[str, str] | None = None,
 ) -> BaseModel | None:
-    """`data`, which was read at `spot`, as a model; None, with every problem taken, when it does not fit.
+    """`data`, which was read at `spot`, as a model, with every problem taken.
 
+    Keys with a problem are left out of the model, so that what the others say can still be checked; None when that
+    leaves too little.
     `elsewhere` says of keys that do not belong where they stand where they do: "queues" -> "it is a key of celery".
     """
     try:
@@ -71,6 +82,10 @@ def check(
     except ValidationError as error:
         for found in error.errors(include_url=False, include_input=False):
             _take(found, model, spot, problems, elsewhere or {})
+        bad = {found["loc"][0] for found in error.errors(include_url=False, include_input=False) if found["loc"]}
+    try:
+        return model.model_validate({key: value for key, value in data.items() if key not in bad})
+    except ValidationError:
         return None
 
 

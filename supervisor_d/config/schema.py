@@ -66,7 +66,7 @@ def _model(name: str, parts: tuple[type, ...]) -> type[BaseModel]:
         fields |= {field.name: (_type(hints[field.name]), _field(field)) for field in dataclasses.fields(part)}
     if "program" in fields:
         fields["program"] = (str, Field(description="What kind of process this is."))
-    model: type[BaseModel] = create_model(name, __config__=_CONFIG, __doc__=parts[0].__doc__, **fields)
+    model: type[BaseModel] = create_model(name, __config__=_CONFIG, __doc__=parts[-1].__doc__, **fields)
     return model
 
 
@@ -124,7 +124,8 @@ def _annotated(hint: Any, *markers: Any) -> Any:
         return _quantity(found[Unit], found.get(Range, Range()))
     if Written in found:
         written: Written = found[Written]
-        schema = {"type": "string", "examples": [written.example.strip('"')]}
+        schema: dict[str, Any] = {"type": "string", "examples": [written.example.strip('"')]}
+        schema |= {"pattern": written.pattern} if written.pattern else {}
         return Annotated[Any, AfterValidator(_parser(written.parse)), WithJsonSchema(schema)]
     if OneOrMany in found:
         return _one_or_many(hint, found[OneOrMany])
@@ -181,7 +182,7 @@ def _env_schema() -> dict[str, Any]:
 
 def _parser(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
     def parsed(value: Any) -> Any:
-        text = _text(value)
+        text = _text(_as_written(value))
         try:
             return parse(text)
         except ValueError as error:
@@ -235,12 +236,18 @@ def _short(hint: Any, marker: Short) -> Any:
     def as_mapping(value: Any) -> Any:
         return value if isinstance(value, dict) or value is None else {marker.key: value}
 
-    keys: Any = hint
-    field = next(field for field in dataclasses.fields(keys) if field.name == marker.key)
-    short = {"$comment": f"the same as {{{field.name}: ...}}", "type": "string"}
+    words = _literals(typing.get_type_hints(hint)[marker.key])
+    short = {"$comment": f"the same as {{{marker.key}: ...}}", **({"enum": words} if words else {"type": "string"})}
 
     def also_short(schema: dict[str, Any]) -> None:
         whole = {key: schema.pop(key) for key in ("$ref", "allOf") if key in schema}
         schema["anyOf"] = [short, whole]
 
     return Annotated[_type(hint), BeforeValidator(as_mapping), Field(json_schema_extra=also_short)]
+
+
+def _literals(hint: Any) -> list[str]:
+    """The words of a Literal, also of an optional one."""
+    if typing.get_origin(hint) is Literal:
+        return list(typing.get_args(hint))
+    return [word for member in typing.get_args(hint) for word in _literals(member)]

@@ -66,7 +66,8 @@ def _probe(
     target, argv = "", ready.exec or ()
     if kind == "http":
         target = ready.http or ""
-        parse_http_target(target, parse_address(bound[0].address) if bound else None)
+        if bound or not site.is_given("bind"):
+            parse_http_target(target, parse_address(bound[0].address) if bound else None)
     elif kind == "tcp":
         target = _absolute(ready.tcp or "", site, "ready", index, "tcp")
     elif kind == "exec":

@@ -50,19 +50,26 @@ def source_of(
         hint = did_you_mean(word, programs) or f": there are {', '.join(programs)}"
         problems.at_value(stated, f"unknown program{hint}")
         return None
-    return Source(name, _with_defaults(spot, spot.node, defaults), program, _elsewhere(program, programs))
+    return Source(name, _with_defaults(spot, spot.node, defaults, problems), program, _elsewhere(program, programs))
 
 
-def _with_defaults(spot: Spot, own: MappingNode, defaults: Spot | None) -> Spot:
-    """The pool's keys, and those of `defaults:` that it does not say; of `env`, variable by variable."""
+def _with_defaults(spot: Spot, own: MappingNode, defaults: Spot | None, problems: Problems) -> Spot:
+    """The pool's keys, and those of `defaults:` that it does not say; of `env`, variable by variable.
+
+    A default that is wrong was told as such, and is no fault of the pool's.
+    """
     if defaults is None or not isinstance(defaults.node, MappingNode):
         return spot
-    known = {key: entry for key, entry in defaults.node.entries.items() if key in _DEFAULTS}
+    known = {key: entry for key, entry in defaults.node.entries.items() if _is_good(key, problems)}
     merged = MappingNode(own.place, entries={**known, **own.entries})
     own_env, default_env = own.entries.get("env"), known.get("env")
     if own_env and default_env:
         merged.entries["env"] = _merged_env(own_env, default_env)
     return Spot(spot.place, merged, spot.path)
+
+
+def _is_good(key: str, problems: Problems) -> bool:
+    return key in _DEFAULTS and not problems.concern(f"defaults.{key}")
 
 
 def _merged_env(own: Entry, default: Entry) -> Entry:
