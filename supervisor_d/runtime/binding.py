@@ -47,23 +47,16 @@ class Bound:
         return self.socket.fileno()
 
     @classmethod
-    def adopt(cls, fd: int, listener: Listener) -> Bound | None:
-        """Take over an open descriptor that should listen as `listener` says; None, and `fd` closed, when it does not.
+    def adopt(cls, fd: int, listener: Listener) -> Bound:
+        """Take over an open descriptor of which `listens_as` holds.
 
         Owner and mode of its file are taken to be right: a former daemon saw to that.
         """
-        try:
-            taken = socket.socket(fileno=fd)
-        except OSError:
-            return None
-        address = parse_address(listener.address)
-        actual = _address_of(taken)
-        listens = bool(actual and taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-        if actual is None or not listens or not _same(actual, address):
-            taken.close()
-            return None
+        taken = socket.socket(fileno=fd)
         taken.set_inheritable(False)
-        return cls(taken, Address(address.host, actual.port, actual.path), listener, _inode(actual.path))
+        actual = _address_of(taken) or Address()
+        host = parse_address(listener.address).host
+        return cls(taken, Address(host, actual.port, actual.path), listener, _inode(actual.path))
 
     def check(self, listener: Listener) -> None:
         """Whether `change` could be made.  Raises PrepareError."""
@@ -90,6 +83,22 @@ class Bound:
             with suppress(OSError):
                 os.unlink(self.address.path)
         self.socket.close()
+
+
+def listens_as(fd: int, listener: Listener) -> bool:
+    """Whether an open descriptor is a stream socket that listens where `listener` says."""
+    try:
+        asked = socket.socket(fileno=fd)
+    except OSError:
+        return False
+    try:
+        actual = _address_of(asked)
+        listens = bool(asked.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        return listens and actual is not None and _same(actual, parse_address(listener.address))
+    except OSError:
+        return False
+    finally:
+        asked.detach()
 
 
 def bind(listener: Listener) -> Bound:
@@ -173,13 +182,16 @@ def _hand_over(path: str, listener: Listener, *, mode: int | None = None) -> Non
 
 
 def _owner(listener: Listener) -> tuple[int, int]:
-    """(uid, gid) to give a socket to; -1 leaves one as it is."""
+    """(uid, gid) to give a socket to, from names or numbers; -1 leaves one as it is."""
+    uid, gid = -1, -1
     try:
-        uid = pwd.getpwnam(listener.owner).pw_uid if listener.owner else -1
+        if listener.owner:
+            uid = int(listener.owner) if listener.owner.isdecimal() else pwd.getpwnam(listener.owner).pw_uid
     except KeyError:
         raise _refused(listener, f"there is no user {listener.owner!r}", "see `owner:`") from None
     try:
-        gid = grp.getgrnam(listener.group).gr_gid if listener.group else -1
+        if listener.group:
+            gid = int(listener.group) if listener.group.isdecimal() else grp.getgrnam(listener.group).gr_gid
     except KeyError:
         raise _refused(listener, f"there is no group {listener.group!r}", "see `group:`") from None
     return uid, gid

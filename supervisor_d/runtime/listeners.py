@@ -18,13 +18,14 @@ reset the connections in their queues.  All sockets are close-on-exec; a shim ge
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from supervisor_d.core.spec import Listener, PoolSpec
 from supervisor_d.errors import PrepareError
 from supervisor_d.programs.addresses import parse_address
-from supervisor_d.runtime.binding import Bound, bind
+from supervisor_d.runtime.binding import Bound, bind, listens_as
 
 Key = tuple[str, str, int]
 """("", address, 0), or (pool, address, index) for a port that the kernel chooses."""
@@ -49,18 +50,16 @@ class Listeners:
         self._offered: dict[Key, Bound] = {}
 
     def offer(self, spec: PoolSpec, fds: Iterable[int]) -> None:
-        """Take over sockets of a former daemon (from a shim, or from systemd's fd store), in the order of the spec's
-        listeners; they are used by the next `prepare` that wants them.  Descriptors that are not what the spec says
-        are closed.
+        """Take over sockets of a former daemon (from a shim, or from systemd's fd store); the next `prepare` that
+        wants them uses them.  Each goes to the first listener of the spec that it fits and that has none yet; what
+        fits none is closed.
         """
-        for key, listener, fd in zip(_keys(spec), spec.listeners, fds, strict=False):
-            taken = Bound.adopt(fd, listener)
-            if taken is None:
-                continue
-            if key in self._bound or key in self._offered:
-                taken.close(unlink=False)
+        for fd in fds:
+            vacancy = self._vacancy(spec, fd)
+            if vacancy is None:
+                os.close(fd)
             else:
-                self._offered[key] = taken
+                self._offered[vacancy[0]] = Bound.adopt(fd, vacancy[1])
 
     def prepare(self, specs: Mapping[str, PoolSpec]) -> Prepared:
         """Bind what `specs` need and is not there yet; nothing that exists is changed.
@@ -128,6 +127,12 @@ class Listeners:
         self._bound.clear()
         self._offered.clear()
         self._wanted = {}
+
+    def _vacancy(self, spec: PoolSpec, fd: int) -> tuple[Key, Listener] | None:
+        for key, listener in zip(_keys(spec), spec.listeners, strict=True):
+            if key not in self._bound and key not in self._offered and listens_as(fd, listener):
+                return key, listener
+        return None
 
     def _explained(self, error: PrepareError, key: Key) -> PrepareError:
         """The error, with the way out where a socket of our own stands in the way (0.0.0.0 and 127.0.0.1)."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,9 @@ import pytest
 
 from supervisor_d.core.spec import Listener, PoolSpec
 from supervisor_d.errors import PrepareError
-from supervisor_d.runtime.binding import Bound
+from supervisor_d.runtime.binding import listens_as
 from supervisor_d.runtime.listeners import Listeners
+from supervisor_d.runtime.recovery import listening_sockets
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
 
@@ -185,11 +189,10 @@ def test_mode_is_right_from_the_first_instant(listeners: Listeners, tmp_path: Pa
 def test_owner_and_group(listeners: Listeners, tmp_path: Path) -> None:
     path = tmp_path / "web.sock"
     accept(listeners, pool("web", Listener(f"unix:{path}", owner="nobody", group="daemon")))
-    import grp
-    import pwd
-
     found = path.stat()
     assert (found.st_uid, found.st_gid) == (pwd.getpwnam("nobody").pw_uid, grp.getgrnam("daemon").gr_gid)
+    accept(listeners, pool("web", Listener(f"unix:{path}", owner="0", group="0")))
+    assert (path.stat().st_uid, path.stat().st_gid) == (0, 0)
 
 
 @pytest.mark.parametrize("unknown", [{"owner": "no-such-user"}, {"group": "no-such-group"}])
@@ -254,13 +257,33 @@ def test_sockets_of_a_former_daemon_are_taken_over(tmp_path: Path) -> None:
     kept = [os.dup(fd) for fd in former.fds("web")]
     former.close(unlink=False)
     listeners = Listeners()
-    listeners.offer(spec, kept)
+    listeners.offer(spec, reversed(kept))
     accept(listeners, spec)
     assert listeners.addresses("web") == addresses
     assert listeners.fds("web") == tuple(kept)
     assert all(connects(address) for address in addresses)
     listeners.close(unlink=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sockets_come_back_from_a_process_that_holds_them(tmp_path: Path) -> None:
+    spec = pool("web", "127.0.0.1:0", "127.0.0.1:0", f"unix:{tmp_path}/web.sock")
+    former = Listeners()
+    accept(former, spec)
+    addresses = former.addresses("web")
+    holder = subprocess.Popen(["sleep", "60"], pass_fds=former.fds("web"))
+    former.close(unlink=False)
+    try:
+        listeners = Listeners()
+        listeners.offer(spec, listening_sockets(holder.pid))
+        accept(listeners, spec)
+        assert listeners.addresses("web") == addresses
+    finally:
+        holder.kill()
+        holder.wait()
+    assert all(connects(address) for address in addresses)
+    listeners.close(unlink=True)
+    assert listening_sockets(holder.pid) == []
 
 
 def test_offered_sockets_that_nobody_wants_are_closed(tmp_path: Path) -> None:
@@ -277,7 +300,7 @@ def test_offered_sockets_that_nobody_wants_are_closed(tmp_path: Path) -> None:
         os.fstat(kept)
 
 
-def test_only_what_really_listens_there_is_adopted(tmp_path: Path) -> None:
+def test_only_what_really_listens_there_is_adopted(listeners: Listeners) -> None:
     read_end, write_end = os.pipe()
     os.close(write_end)
     deaf = socket.socket()
@@ -289,7 +312,10 @@ def test_only_what_really_listens_there_is_adopted(tmp_path: Path) -> None:
         (elsewhere.detach(), "127.0.0.1:1"),
         (datagrams.detach(), "127.0.0.1:0"),
     ):
-        assert Bound.adopt(fd, Listener(address)) is None
+        assert not listens_as(fd, Listener(address))
+        listeners.offer(pool("web", address), [fd])
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
-    assert Bound.adopt(read_end, Listener("127.0.0.1:0")) is None
+    assert not listens_as(read_end, Listener("127.0.0.1:0"))
+    os.close(read_end)
+    assert not listens_as(read_end, Listener("127.0.0.1:0"))
