@@ -72,7 +72,7 @@ class Daemon:
         if owner is not None:
             os.chown(self.directory, owner, -1)
         self._settings = {"allow_root": True, **(settings or {})}
-        self._env = dict(env or {})
+        self.env = dict(env or {})
         self._prefix = list(prefix)
         self._python = python
         self.marker = new_marker(self.directory)
@@ -114,7 +114,7 @@ class Daemon:
         """Start a daemon and wait for nothing."""
         argv = [*self._prefix, self._python, "-m", "supervisor_d", "run", "-c", str(self.config)]
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        env = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", **self._env}
+        env = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", **self.env}
         with self._out("out").open("ab") as out, self._out("err").open("ab") as err:
             options: dict[str, Any] = {
                 "stdin": subprocess.DEVNULL,
@@ -219,7 +219,7 @@ class Daemon:
 
     def cli(self, *args: str, seconds: float = 60.0, **run: Any) -> subprocess.CompletedProcess[str]:
         """Run one of our commands against this daemon."""
-        env = {**os.environ, "PYTHONPATH": str(ROOT), **self._env, **run.pop("env", {})}
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **self.env, **run.pop("env", {})}
         command, *rest = args
         argv = [self._python, "-m", "supervisor_d", command, "-c", str(self.config), *rest]
         return subprocess.run(

@@ -1,0 +1,157 @@
+"""Reload: what changed is replaced, what did not is not touched, and what is wrong changes nothing at all."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor_d.api.client import Client, RefusedError
+from supervisor_d.api.wire import OperateRequest
+from tests.support import procs
+from tests.support.daemon import Daemon
+from tests.support.programs import Notes
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.real
+
+SLEEPER: Mapping[str, Any] = {"program": "command", "command": ["sleep", "600"]}
+THREE: Mapping[str, Mapping[str, Any]] = {"one": SLEEPER, "two": SLEEPER, "three": SLEEPER}
+BAD = sorted((Path(__file__).parents[1] / "config" / "bad").glob("*.yaml"))
+
+
+def test_only_the_changed_pool_is_touched() -> None:
+    with Daemon(THREE) as daemon:
+        daemon.wait_running(*THREE)
+        before = {name: daemon.pids(name) for name in THREE}
+        daemon.configure({**THREE, "two": {**SLEEPER, "env": {"NEW": "value"}}})
+        done = daemon.reload()
+        assert done.returncode == 0, done.stderr
+        assert "two" in done.stdout
+        after = {name: daemon.pids(name) for name in THREE}
+        assert after["one"] == before["one"]
+        assert after["three"] == before["three"]
+        assert set(after["two"].values()).isdisjoint(before["two"].values())
+        assert procs.environment(daemon.pid_of("two"))["NEW"] == "value"
+        assert not any(procs.alive(pid) for pid in before["two"].values())
+        assert daemon.pool("two").generation == 2
+        assert daemon.pool("one").generation == 1
+
+
+def test_a_reload_of_the_same_file_does_nothing() -> None:
+    with Daemon(THREE) as daemon:
+        daemon.wait_running(*THREE)
+        before = daemon.all_pids()
+        assert daemon.reload().returncode == 0
+        assert daemon.all_pids() == before
+
+
+def test_pools_come_and_go() -> None:
+    with Daemon({"one": SLEEPER, "two": SLEEPER}) as daemon:
+        daemon.wait_running("one", "two")
+        kept, gone = daemon.pids("one"), daemon.pid_of("two")
+        daemon.configure({"one": SLEEPER, "new": SLEEPER})
+        assert daemon.reload().returncode == 0
+        assert {pool.name for pool in daemon.status().pools} == {"one", "new"}
+        assert not procs.alive(gone)
+        assert daemon.pids("one") == kept
+        daemon.wait_running("new")
+
+
+def test_what_only_the_daemon_needs_to_know_touches_no_process() -> None:
+    with Daemon(THREE) as daemon:
+        daemon.wait_running(*THREE)
+        before = daemon.all_pids()
+        daemon.configure({**THREE, "two": {**SLEEPER, "restart": {"limit": 3}, "after": ["one"]}})
+        assert daemon.reload().returncode == 0
+        assert daemon.all_pids() == before
+        assert daemon.pool("two").after == ("one",)
+
+
+def test_a_generation_that_ends_at_once_is_rolled_back_with_its_reason() -> None:
+    daemon = Daemon()
+    notes = Notes(daemon.work / "notes")
+    good = {"program": "command", "command": notes.polite("good"), "rollout": {"min_ready": "200ms"}}
+    surge = {"max_surge": 1, "max_unavailable": 0, "min_ready": "200ms"}
+    daemon.configure({"one": {**good, "rollout": surge}})
+    with daemon:
+        daemon.wait_running("one")
+        before = daemon.pids("one")
+        daemon.configure({"one": {**good, "rollout": surge, "command": ["sh", "-c", "exit 9"]}})
+        done = daemon.reload()
+        assert done.returncode == 1
+        assert "exited with code 9" in done.stdout + done.stderr
+        assert daemon.pids("one") == before
+        pool = daemon.pool("one")
+        assert pool.rollout is not None
+        assert pool.rollout.verdict == "rolled-back"
+        assert dict(pool.exits_total) == {"error": 1}
+        assert notes.of("good", "term") == []
+        assert daemon.wait_event("conclude-rollout", text="rolled-back").pool == "one"
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_changes() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, Daemon(THREE) as daemon:
+        daemon.wait_running(*THREE)
+        before = daemon.all_pids()
+        bound = {**SLEEPER, "bind": f"127.0.0.1:{taken.getsockname()[1]}"}
+        daemon.configure({"one": {**SLEEPER, "env": {"NEW": "1"}}, "two": SLEEPER, "web": bound})
+        done = daemon.reload()
+        assert done.returncode == 73
+        assert str(taken.getsockname()[1]) in done.stderr
+        assert "cannot" in done.stderr
+        assert daemon.all_pids() == before
+        assert {pool.name for pool in daemon.status().pools} == set(THREE)
+
+
+def test_hangup_reloads_and_a_bad_file_then_changes_nothing() -> None:
+    with Daemon(THREE) as daemon:
+        daemon.wait_running(*THREE)
+        before = daemon.all_pids()
+        daemon.configure({"one": SLEEPER, "two": SLEEPER})
+        daemon.signal(signal.SIGHUP)
+        wait_for(lambda: len(daemon.status().pools) == 2, 20, "the third pool to go")
+        left = daemon.all_pids()
+        assert left.items() < before.items()
+        daemon.write("version: 1\npools: {one: {program: comand}}\n")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_event("reload-refused", text="did you mean")
+        assert daemon.all_pids() == left
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[Daemon]:
+    with Daemon(THREE) as daemon:
+        daemon.wait_running(*THREE)
+        yield daemon
+
+
+def test_a_bad_file_exits_78_and_changes_nothing(three: Daemon) -> None:
+    before = three.all_pids()
+    three.write("version: 1\npools:\n  one:\n    program: command\n    comand: [sleep, '1']\n")
+    done = three.reload()
+    assert done.returncode == 78
+    assert f"{three.config}:5:5: pools.one.comand: " in done.stderr
+    assert "did you mean" in done.stderr
+    assert three.all_pids() == before
+
+
+def test_there_are_fifty_bad_configs() -> None:
+    assert len(BAD) >= 50
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_reload_with_a_bad_config_leaves_every_pid_as_it_was(three: Daemon, path: Path) -> None:
+    before = three.all_pids()
+    assert len(before) == 3
+    three.config.write_bytes(path.read_bytes())
+    with pytest.raises(RefusedError) as refused:
+        Client(str(three.socket)).post("/v1/reload", OperateRequest(wait_seconds=10))
+    assert refused.value.exit_code == 78
+    assert refused.value.problems
+    assert three.all_pids() == before
+    assert all(procs.alive(pid) for pid in before.values())
