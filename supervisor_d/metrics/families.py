@@ -5,7 +5,8 @@ The names follow Prometheus's conventions (base units, `_total` on what only gro
 path or text that a process wrote, so the number of series is bounded by the config.  docs/metrics.md holds the same
 table; a test compares them.
 
-The prefix is `supervisor_daemon_`, not `supervisor_d_`: `promtool check metrics` takes `_d_` for days, an abbreviated unit.
+The prefix is `supervisor_daemon_`, not `supervisor_d_`: `promtool check metrics` takes `_d_` for days, a unit that
+should not be abbreviated.
 """
 
 from __future__ import annotations
