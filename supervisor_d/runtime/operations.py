@@ -79,7 +79,7 @@ class Operations:
         goals: list[tuple[str, Goal]] = [
             (change.pool, "running")
             for change in touched
-            if change.change not in ("update",) and self._supervisor.desired.pools[change.pool].running
+            if change.change != "update" and self._supervisor.desired.pools[change.pool].running
         ]
         goals += [(change.pool, "stopped") for change in touched if change.change == "remove"]
         return await await_outcome(self._supervisor, goals, wait_seconds, changes=changes, message="reloaded")

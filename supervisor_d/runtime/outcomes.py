@@ -45,7 +45,7 @@ def _settled(supervisor: Supervisor, name: str) -> bool:
     """Every slot has the size it wants, and nothing of the pool is still being added or retired."""
     desired = supervisor.desired.pools[name]
     live = [p for p in supervisor.observed.pool(name).processes.values() if p.live]
-    wanted = {slot: size for slot, size in enumerate(desired.sizes)}
+    wanted = dict(enumerate(desired.sizes))
     if desired.policy.traits.oneshot:
         return not live
     return {p.slot: p.workers for p in live} == wanted and len(live) == len(wanted)

@@ -1,4 +1,4 @@
-"""What outlives the daemon: the intent (accepted config, operators' decisions, rollout records) and oneshots' successes.
+"""What outlives the daemon: the intent (accepted config, operators' decisions, rollouts) and oneshots' successes.
 
 The intent lies in the state directory, written whole to a temporary file, fsync'd, renamed: a crash leaves the old one
 or the new one.  Successes lie in the runtime directory with the boot id: they belong to processes that still run, so
