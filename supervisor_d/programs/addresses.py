@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 UNIX_PATH_MAX_BYTES = 107
 """sun_path of unix(7) holds 108 bytes, the last of them NUL."""
@@ -69,12 +68,20 @@ def parse_http_target(target: str, listener: Address | None) -> HttpTarget:
             raise ValueError(f"{target!r} is a path, but the pool listens nowhere: give a URL")
         address = listener.reachable
         return HttpTarget(address, "localhost" if address.path else str(address), target)
-    parts = urlsplit(target)
-    if parts.scheme != "http" or not parts.hostname:
+    if not target.startswith("http://"):
         raise ValueError(f"{target!r} is neither a path like /healthz nor a URL like http://127.0.0.1:8000/healthz")
-    path = parts.path or "/"
-    query = f"?{parts.query}" if parts.query else ""
-    return HttpTarget(Address(parts.hostname, parts.port or 80), parts.netloc.rpartition("@")[2], f"{path}{query}")
+    host, path = _split_authority(target.removeprefix("http://"))
+    if not host or "@" in host:
+        raise ValueError(f"{target!r} names no host to ask")
+    has_port = ":" in host.rpartition("]")[2]
+    return HttpTarget(parse_address(host if has_port else f"{host}:80"), host, path)
+
+
+def _split_authority(rest: str) -> tuple[str, str]:
+    """Host and port of a URL, and what is asked of them: `/` at least, without the fragment."""
+    rest = rest.partition("#")[0]
+    end = min((rest.index(mark) for mark in "/?" if mark in rest), default=len(rest))
+    return rest[:end], rest[end:] if rest[end:].startswith("/") else f"/{rest[end:]}"
 
 
 def _unix(path: str) -> Address:

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,8 +20,16 @@ from supervisor_d.runtime.drivers.members import Members
 from supervisor_d.runtime.proc import children_of, parent_of, stat_fields
 from tests.support.waiting import eventually, wait_for
 
+T = TypeVar("T", bound=Callable[..., Any])
 KERNEL = tuple(int(part) for part in platform.release().split("-")[0].split(".")[:2])
-tells_exits = pytest.mark.skipif(KERNEL < (6, 15), reason="before Linux 6.15 no kernel keeps the exit of a non-child")
+
+
+def tells_exits(test: T) -> T:
+    """A test that needs a kernel which keeps the exit of a process that is not our child (Linux 6.15)."""
+    reason = "before Linux 6.15 no kernel keeps the exit of a non-child"
+    marked: T = pytest.mark.skip_allowed(reason)(pytest.mark.skipif(KERNEL < (6, 15), reason=reason)(test))
+    return marked
+
 
 # Forks children that wait for a line each on a pipe of their own, and reaps them only when told to.
 _PARENT = """

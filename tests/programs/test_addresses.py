@@ -50,6 +50,8 @@ def test_what_is_none(text: str, why: str) -> None:
         ("/", "[::]:80", HttpTarget(Address("::1", 80), "[::1]:80", "/")),
         ("/", "unix:/a", HttpTarget(Address(path="/a"), "localhost", "/")),
         ("http://shop:81/x?y", None, HttpTarget(Address("shop", 81), "shop:81", "/x?y")),
+        ("http://[::1]:81?y#z", None, HttpTarget(Address("::1", 81), "[::1]:81", "/?y")),
+        ("http://[::1]/", None, HttpTarget(Address("::1", 80), "[::1]", "/")),
         ("http://shop", None, HttpTarget(Address("shop", 80), "shop", "/")),
     ],
 )
@@ -57,7 +59,10 @@ def test_an_http_target(target: str, listener: str | None, asked: HttpTarget) ->
     assert parse_http_target(target, parse_address(listener) if listener else None) == asked
 
 
-@pytest.mark.parametrize("target", ["/healthz", "https://shop/", "healthz", "http://", "/a b", "/a\r\nX: y", "/ä", ""])
+@pytest.mark.parametrize(
+    "target",
+    ["/healthz", "https://shop/", "healthz", "http://", "http://a@b/", "http://a:b/", "/a b", "/a\r\nX: y", "/ä", ""],
+)
 def test_what_no_probe_can_ask(target: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_http_target(target, None)

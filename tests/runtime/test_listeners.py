@@ -186,6 +186,7 @@ def test_mode_is_right_from_the_first_instant(listeners: Listeners, tmp_path: Pa
 
 
 @root
+@pytest.mark.skip_allowed("only root may give a file away")
 def test_owner_and_group(listeners: Listeners, tmp_path: Path) -> None:
     path = tmp_path / "web.sock"
     accept(listeners, pool("web", Listener(f"unix:{path}", owner="nobody", group="daemon")))

@@ -192,6 +192,7 @@ async def test_an_exec_that_cannot_run_is_a_failure(prober: Prober, tmp_path: Pa
     await eventually(lambda: "failed: No such file" in prober.failure(PROCESS), what="a failure to tell")
 
 
+@pytest.mark.skip_allowed("only root can become another user")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 async def test_an_exec_runs_as_the_pools_user(prober: Prober, ready: list[str], tmp_path: Path) -> None:
     as_nobody = Launch(argv=("/bin/true",), env={"PATH": "/usr/bin:/bin"}, cwd="/", user="nobody")
