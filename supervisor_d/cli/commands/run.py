@@ -1,0 +1,31 @@
+"""`run`: be the daemon, in the foreground.  The only command that knows it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal, cast
+
+import click
+
+from supervisor_d.cli.settings import settings, with_globals
+
+
+@click.command("run")
+@click.option("--logs/--no-logs", default=None, help="Show workers' logs, merged. [on a terminal]")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), help="Of the daemon's own log. [text; json with --json]"
+)
+@with_globals
+def command(logs: bool | None, log_format: str | None) -> int:
+    """Run the daemon in the foreground, until SIGTERM or Ctrl-C stops everything."""
+    from supervisor_d.daemon import main
+    from supervisor_d.run_options import RunOptions
+
+    options = settings()
+    written = log_format or ("json" if options.json else "text")
+    run = RunOptions(
+        show_logs=sys.stdout.isatty() if logs is None else logs,
+        colour=options.colour,
+        log_format=cast("Literal['text', 'json']", written),
+    )
+    return main(options.config_path(), options=run)
