@@ -79,8 +79,10 @@ class BindKeys:
     mode: Annotated[int, Written(parse_mode, '"0660"', MODE_PATTERN)] = field(
         default=0o660, metadata=doc("File mode of a unix socket, quoted.", '"0660"')
     )
-    owner: str | None = field(default=None, metadata=doc("User who owns a unix socket.", "the pool's user"))
-    group: str | None = field(default=None, metadata=doc("Group of a unix socket.", "the pool's group"))
+    owner: str | None = field(
+        default=None, metadata=doc("User who owns a unix socket; another needs root.", "the daemon's own")
+    )
+    group: str | None = field(default=None, metadata=doc("Group of a unix socket.", "the daemon's own"))
 
 
 @dataclass(frozen=True, slots=True)
