@@ -216,11 +216,3 @@ class CelerySettingsTests(TestCase):
 
     def test_no_task_is_delivered_again_while_it_may_still_run(self) -> None:
         assert app.conf.broker_transport_options["visibility_timeout"] >= 2 * app.conf.task_time_limit
-
-    def test_senders_do_not_subscribe(self) -> None:
-        from sample.results import PolledRedisBackend
-
-        assert isinstance(app.backend, PolledRedisBackend)
-        with mock.patch.object(type(app.backend), "result_consumer", create=True) as consumer:
-            app.backend.on_task_call(None, "id")
-        consumer.consume_from.assert_not_called()
