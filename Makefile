@@ -10,6 +10,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 export PYTHON
 PYTEST_ARGS ?=
 RUN_ARGS ?=
+BENCH_ARGS ?=
+LOCK_ARGS ?=
 py := .venv/bin/python
 # Runs the suite, reaps its orphans, and fails when a process is left behind.
 pytest := $(py) -m tests.support.reaper $(py) -m pytest
@@ -35,21 +37,22 @@ test-fast: setup ## the tests that start no long-lived process: seconds
 	@$(pytest) -m "not real and not e2e and not slow" $(PYTEST_ARGS)
 
 coverage-core: setup ## the core's tests must cover every branch of the core
-	@$(pytest) -q tests/core --cov=supervisor_d/core --cov-branch --cov-report=
+	@$(pytest) -q tests/core tests/sim --cov=supervisor_d/core --cov-branch --cov-report=
 	@$(py) -m coverage report --include='supervisor_d/core/*' --fail-under=100
 
 lint: setup ## ruff, mypy and the layers
 	@$(py) -m ruff check
 	@$(py) -m ruff format --check
 	@$(py) -m mypy
+	@$(py) -m mypy --config-file sample_app/mypy.ini
 	@.venv/bin/lint-imports --no-cache
 
 format: setup ## put the code into its form
 	@$(py) -m ruff check --fix
 	@$(py) -m ruff format
 
-bench: setup ## the benchmarks, against the floor; some minutes
-	@$(py) -m benchmarks
+bench: setup ## the benchmarks, against the floor; BENCH_ARGS=FILE.md writes the table too
+	@$(py) -m benchmarks.run $(BENCH_ARGS)
 
 test-matrix: setup ## the whole suite under Python 3.12 and 3.13 too, where they are installed
 	@for version in 3.12 3.13; do \
