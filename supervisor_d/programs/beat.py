@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.units import FilePath
 from supervisor_d.programs.celery import AGENT, LogLevel
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
 
@@ -40,7 +41,7 @@ class BeatKeys:
     """The config keys of a celery-beat pool, beside the common ones."""
 
     app: str = field(metadata={"doc": "The Celery application, as `celery -A` takes it."})
-    schedule: str = field(
+    schedule: FilePath = field(
         default="",
         metadata={
             "doc": "The file that remembers when each task last ran.  Default: the application's "

@@ -170,7 +170,9 @@ async def test_beat_is_ready_when_its_schedule_is_loaded(tmp_path: Path, broker:
             assert list(tmp_path.glob("schedule*")), "the schedule is open before the word is given"
         await _logged(tmp_path, "beat: Starting")
         os.kill(beat.pid, signal.SIGTERM)
-        assert await asyncio.wait_for(beat.child.wait(), 10) == 0
+        # Its code is not asked for: beat raises SystemExit wherever it is just then, which may be inside the broker's
+        # client, and then ends with 1.
+        await asyncio.wait_for(beat.child.wait(), 10)
 
 
 # ------------------------------------------------------------------------------------------------ the agent as a guest

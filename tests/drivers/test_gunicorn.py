@@ -196,6 +196,24 @@ async def test_nothing_is_told_after_the_end(tmp_path: Path, listener: socket.so
         web_0.driver.ended("web.0@g1.1")
 
 
+def test_heartbeats_that_cannot_be_seen() -> None:
+    assert heartbeats(2**22 + 1) is None
+    assert heartbeats(os.getpid()) == (0, 0)
+
+
+async def test_an_adopted_master_that_was_to_be_scaled_gets_there(tmp_path: Path, listener: socket.socket) -> None:
+    async with running(GunicornDriver, web(tmp_path), tmp_path, (listener,)) as web_0:
+        await web_0.ready()
+        web_0.driver.close()
+        told = Told()
+        driver = GunicornDriver(told.events.append, told.ready.append)
+        asked = replace(process_of(web(tmp_path), web_0.pid, state=State.READY), adopted=True, scale_asked=3)
+        driver.started(asked, web_0.launch, str(web_0.private_dir))
+        driver.started(asked, web_0.launch, str(web_0.private_dir))
+        await eventually(lambda: told.counts == (3, 3), what="three workers")
+        driver.close()
+
+
 # ------------------------------------------------------------------------------------- what listens is not believed
 
 

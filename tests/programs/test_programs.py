@@ -74,6 +74,15 @@ def test_gunicorn_argv() -> None:
     assert launch.orphan_grace_seconds == 30.0
 
 
+def test_gunicorn_says_what_was_asked_for() -> None:
+    keys = GunicornKeys("a", "gthread", keep_alive=0.5, worker_connections=99, preload=True)
+    argv = PROGRAMS["gunicorn"].launch(spec_of("gunicorn", keys), context_of()).argv
+    assert after(argv, "--keep-alive") == "1"
+    assert after(argv, "--worker-connections") == "99"
+    assert "--preload" in argv
+    assert "--threads" not in argv
+
+
 @pytest.mark.parametrize(("worker_class", "seconds"), [("sync", "75"), ("gevent", "5"), ("asgi", "5")])
 def test_gunicorn_keep_alive_follows_the_worker_class(worker_class: str, seconds: str) -> None:
     launch = PROGRAMS["gunicorn"].launch(spec_of("gunicorn", GunicornKeys("a", worker_class)), context_of())

@@ -131,6 +131,23 @@ def test_what_stays_equal_is_kept_with_its_queue(listeners: Listeners) -> None:
             bound.accept()[0].close()
 
 
+@pytest.mark.skip_allowed("root may bind any port")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may bind any port")
+def test_a_privileged_port_says_the_way_out(listeners: Listeners) -> None:
+    with pytest.raises(PrepareError) as caught:
+        listeners.prepare(specs(pool("web", "127.0.0.1:80")))
+    assert "ports below 1024 need root" in caught.value.hint
+
+
+def test_an_unknown_host(listeners: Listeners) -> None:
+    with pytest.raises(PrepareError, match=r"cannot listen on no-such-host\.invalid:80"):
+        listeners.prepare(specs(pool("web", "no-such-host.invalid:80")))
+
+
+def test_a_process_that_is_gone_holds_nothing() -> None:
+    assert listening_sockets(2**22 + 1) == []
+
+
 def test_an_abandoned_preparation_leaves_nothing(listeners: Listeners, tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     prepared = listeners.prepare(specs(pool("web", address, f"unix:{tmp_path}/web.sock")))
