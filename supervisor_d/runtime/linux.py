@@ -86,7 +86,7 @@ class LinuxHost:
         self._records = Records(runtime_dir)
         self._records.prepare()
         self._cgroups = Cgroups(runtime_dir, own_cgroup())
-        self._zygote = Zygote()
+        self._zygote = Zygote(runtime_dir / "rehearsal")
         self._tracked: dict[str, Tracked] = {}
         self._waiting: deque[_Request] = deque()
         self._asked: dict[str, _Request] = {}
@@ -101,6 +101,8 @@ class LinuxHost:
         return time.monotonic()
 
     def spawn(self, process_id: str, launch: Launch, listeners: tuple[int, ...], facts: str) -> None:
+        if process_id in self._tracked:
+            raise ValueError(f"{process_id} has a record already")
         try:
             self._put_on_record(process_id, launch, listeners, facts)
         except (SupervisorError, OSError, ValueError) as error:
@@ -133,7 +135,9 @@ class LinuxHost:
             tracked.kill()
 
     def forget(self, process_id: str) -> None:
-        if tracked := self._tracked.pop(process_id, None):
+        tracked = self._tracked.get(process_id)
+        if tracked and tracked.known.over:
+            del self._tracked[process_id]
             self._dropped_before += tracked.known.dropped_bytes
             tracked.release()
 

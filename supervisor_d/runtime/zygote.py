@@ -18,7 +18,8 @@ _REQUEST = b"shim"
 class Zygote:
     """Sends requests for shims.  Death of the zygote is found out by the next request."""
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -51,7 +52,7 @@ class Zygote:
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    _COMMAND,
+                    (*_COMMAND, str(self._scratch)),
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,

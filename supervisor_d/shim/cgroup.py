@@ -11,14 +11,23 @@ from contextlib import suppress
 
 def kill(path: str) -> None:
     """SIGKILL to all in the cgroup and below it, if it is there."""
-    if path:
-        with suppress(OSError), open(f"{path}/cgroup.kill", "w", encoding="ascii") as file:
-            file.write("1")
+    if not path:
+        return
+    try:
+        switch = os.open(f"{path}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    os.write(switch, b"1")
+    os.close(switch)
 
 
 def remove(path: str) -> None:
     """Remove the cgroup with those that the program made below it; what is still busy stays."""
-    if path:
+    if not path:
+        return
+    try:
+        os.rmdir(path)
+    except OSError:
         for directory, _, _ in os.walk(path, topdown=False):
             with suppress(OSError):
                 os.rmdir(directory)

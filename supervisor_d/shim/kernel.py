@@ -1,18 +1,48 @@
-"""The few system calls that Python lacks, by ctypes.
+"""The few system calls that Python lacks, by ctypes, and those that it has wrapped too well.
 
 Loaded once by the zygote, before the first fork, so that shims share its pages.
+
+A page that a shim writes to is a page of its own, and in Python to call a function is to write to it.  So shims use
+the C modules under `socket` and `signal`, whose public wrappers turn each number into an enum and back: that is 200 KB
+of a shim's megabyte.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import struct
+from _signal import SIGCHLD, set_wakeup_fd  # type: ignore[import-not-found]
+from _signal import signal as set_handler
+from _socket import AF_UNIX, SO_PEERCRED, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, socketpair
+from _socket import socket as Socket  # noqa: N812  (the public name of this class)
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc_with_gil = ctypes.PyDLL(None, use_errno=True)
-_libc_with_gil.syscall.restype = ctypes.c_long
+__all__ = [
+    "AF_UNIX",
+    "SIGCHLD",
+    "SOCK_DGRAM",
+    "SOCK_NONBLOCK",
+    "SOCK_STREAM",
+    "Socket",
+    "accept",
+    "become_subreaper",
+    "forbid_new_privileges",
+    "fork_into",
+    "peer_uid",
+    "set_handler",
+    "set_name",
+    "set_wakeup_fd",
+    "socketpair",
+]
+
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_prctl.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_syscall = ctypes.PyDLL(None, use_errno=True).syscall  # with the GIL held: it forks
+_syscall.argtypes = (ctypes.c_long, ctypes.c_char_p, ctypes.c_size_t)
+_syscall.restype = ctypes.c_long
+_before_fork = ctypes.pythonapi.PyOS_BeforeFork
+_after_fork_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
+_after_fork_child = ctypes.pythonapi.PyOS_AfterFork_Child
 
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
@@ -22,26 +52,37 @@ _SYS_CLONE3 = 435
 _CLONE_INTO_CGROUP = 0x2_0000_0000
 
 
-def _prctl(option: int, argument: int | bytes) -> None:
-    value = argument if isinstance(argument, bytes) else ctypes.c_ulong(argument)
-    if _libc.prctl(option, value, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
+def _set(option: int, argument: int | bytes) -> None:
+    if _prctl(option, argument, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
 
 def become_subreaper() -> None:
     """Orphans below us become our children: PR_SET_CHILD_SUBREAPER(2const)."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _set(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def forbid_new_privileges() -> None:
     """No exec from here on gains a privilege by setuid, setgid or capabilities: PR_SET_NO_NEW_PRIVS(2const)."""
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _set(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def set_name(name: str) -> None:
     """The name that ps and top show (15 bytes)."""
-    _prctl(_PR_SET_NAME, name.encode(errors="replace")[:15] + b"\0")
+    _set(_PR_SET_NAME, name.encode(errors="replace")[:15] + b"\0")
+
+
+def accept(listener: Socket) -> Socket:
+    """The next connection, close-on-exec.  Raises OSError."""
+    fd, _ = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+    return Socket(fileno=fd)
+
+
+def peer_uid(connection: Socket) -> int:
+    """The user at the other end (SO_PEERCRED, unix(7))."""
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(SOL_SOCKET, SO_PEERCRED, 12))
+    return int(uid)
 
 
 def fork_into(cgroup: int) -> int:
@@ -51,15 +92,14 @@ def fork_into(cgroup: int) -> int:
     up to 27 ms on the way from a crash to the restart.  For a process of one thread only: the C library's own fork
     handlers do not run.  Raises OSError (ENOSYS, EPERM, EACCES, EOPNOTSUPP ...) where that cannot be had.
     """
-    arguments = struct.pack("=11Q", _CLONE_INTO_CGROUP, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup)
-    buffer = ctypes.create_string_buffer(arguments, len(arguments))
-    ctypes.pythonapi.PyOS_BeforeFork()
-    pid = int(_libc_with_gil.syscall(ctypes.c_long(_SYS_CLONE3), buffer, ctypes.c_size_t(len(arguments))))
+    arguments = struct.pack("=11Q", _CLONE_INTO_CGROUP, 0, 0, 0, SIGCHLD, 0, 0, 0, 0, 0, cgroup)
+    _before_fork()
+    pid = int(_syscall(_SYS_CLONE3, arguments, len(arguments)))
     if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
+        _after_fork_child()
         return 0
     number = ctypes.get_errno()
-    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    _after_fork_parent()
     if pid < 0:
         raise OSError(number, os.strerror(number))
     return pid

@@ -7,12 +7,10 @@ doesn't read is cut off when OUTGOING_MAX_BYTES wait for it, and may connect aga
 from __future__ import annotations
 
 import os
-import socket
-import struct
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 from supervisor_d.shim import wire
+from supervisor_d.shim.kernel import AF_UNIX, SOCK_NONBLOCK, SOCK_STREAM, Socket, accept, peer_uid
 from supervisor_d.shim.loop import IN, OUT, Loop
 
 OUTGOING_MAX_BYTES = 256 * 1024
@@ -24,7 +22,7 @@ class Link:
     def __init__(
         self,
         loop: Loop,
-        connection: socket.socket,
+        connection: Socket,
         asked: Callable[[Link, wire.Message], None],
         ended: Callable[[Link], None],
     ) -> None:
@@ -99,7 +97,7 @@ class Links:
         self._replay = replay
         self._links: list[Link] = []
 
-    def add(self, connection: socket.socket) -> Link:
+    def add(self, connection: Socket) -> Link:
         """Take a connection, and tell it all that was told so far."""
         link = Link(self._loop, connection, self._asked, self._ended)
         self._links.append(link)
@@ -109,7 +107,7 @@ class Links:
 
     def listen(self, directory: int) -> None:
         """Accept daemons at the socket in the record, whose path by descriptor always fits into 108 bytes (unix(7))."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listener = Socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK)
         listener.bind(f"/proc/self/fd/{directory}/{wire.SOCKET}")
         listener.listen(wire.LINKS_MAX)
         self._loop.watch(listener.fileno(), lambda: self._accept(listener))
@@ -119,20 +117,17 @@ class Links:
         for link in list(self._links):
             link.send(line, may_drop=may_drop)
 
-    def _accept(self, listener: socket.socket) -> None:
-        with suppress(OSError):
-            connection, _ = listener.accept()
-            if len(self._links) < wire.LINKS_MAX and _peer_uid(connection) in (0, os.geteuid()):
-                self.add(connection)
-            else:
-                connection.close()
+    def _accept(self, listener: Socket) -> None:
+        try:
+            connection = accept(listener)
+        except OSError:
+            return
+        if len(self._links) < wire.LINKS_MAX and peer_uid(connection) in (0, os.geteuid()):
+            self.add(connection)
+        else:
+            connection.close()
 
     def _ended(self, link: Link) -> None:
         if link in self._links:
             self._links.remove(link)
         self._on_ended(link)
-
-
-def _peer_uid(connection: socket.socket) -> int:
-    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)

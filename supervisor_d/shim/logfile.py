@@ -61,8 +61,10 @@ class LogFile:
 
     def _note(self, now: int) -> None:
         self._indexed_at = now
-        with suppress(OSError):
+        try:
             os.write(self._index, b"%d %d\n" % (now, self._offset))
+        except OSError:
+            return  # as for one that could not be opened
 
     def _rotate_at_line_end(self) -> None:
         overrun = self._offset >= self._max_size + OVERRUN_BYTES
@@ -95,10 +97,15 @@ class LogFile:
             self._close()
             self.name, self._file, self._index = name, file, -1
             self._offset = os.lseek(file, 0, os.SEEK_END)
-            with suppress(OSError):
-                self._index = _open_own(self._directory, f"{name}.idx", _INDEX_FLAGS)
+            self._index = self._open_index()
             return
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    def _open_index(self) -> int:
+        try:
+            return _open_own(self._directory, f"{self.name}.idx", _INDEX_FLAGS)
+        except OSError:
+            return -1  # a log without an index is still a log
 
     def _lock(self, name: str) -> int | None:
         """The file of that name, open and locked; None when another shim holds it."""

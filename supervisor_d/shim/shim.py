@@ -37,13 +37,12 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import NoReturn
 
 from supervisor_d.shim import cgroup, child, kernel, tree, wire
+from supervisor_d.shim.kernel import Socket
 from supervisor_d.shim.links import Link, Links
 from supervisor_d.shim.logfile import LogFile
 from supervisor_d.shim.loop import IN, ONESHOT, Loop
@@ -55,12 +54,11 @@ FIFO_WISH_BYTES = 256 * 1024
 KILL_AGAIN_SECONDS = 0.001
 KILL_AGAIN_MAX_SECONDS = 0.25
 
-_IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _EVENTS_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _FIFO_FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-def main(link: socket.socket, record: int, log_directory: int, listeners: list[int]) -> NoReturn:
+def main(link: Socket, record: int, log_directory: int, listeners: list[int]) -> NoReturn:
     """What the zygote's child does: one shim's life.  A bug ends it, and the record says why."""
     try:
         shim = Shim(link, record, log_directory, listeners)
@@ -77,11 +75,11 @@ def main(link: socket.socket, record: int, log_directory: int, listeners: list[i
 class Shim:
     """One life.  Descriptors: the record's directory, the log's directory, the program's listeners."""
 
-    def __init__(self, link: socket.socket, record: int, log_directory: int, listeners: list[int]) -> None:
+    def __init__(self, link: Socket, record: int, log_directory: int, listeners: list[int]) -> None:
         self._record = record
         self._log_directory = log_directory
         self._listeners = listeners
-        self._spec = _read_spec(record)
+        self._spec: wire.Spec = wire.decode(wire.read(wire.SPEC, record))  # type: ignore[assignment]
         self._events = os.open(wire.EVENTS, _EVENTS_FLAGS, 0o600, dir_fd=record)
         self._said: list[bytes] = []
         self._loop = Loop()
@@ -89,7 +87,7 @@ class Shim:
         self._told = Told(self._loop, lambda line: self._links.tell(line, may_drop=True))
         self._gate: Link | None = self._links.add(link)
         self._main = 0
-        self._report: socket.socket | None = None
+        self._report: Socket | None = None
         self._failure: child.StepError | None = None
         self._empty = False
         self._killing = False
@@ -102,18 +100,17 @@ class Shim:
         kernel.become_subreaper()
         self._hear_signals()
         self.say({"event": "began", "version": wire.VERSION, "process": _identity(os.getpid())})
-        try:
-            self._prepare()
-        except child.StepError as error:
-            self._fail(error)
+        self._prepare()
         self._loop.run()
 
     def say(self, fact: wire.Message) -> None:
         """Put a fact on record, then tell it.  A record that can't be written (a full tmpfs) silences nobody."""
         line = wire.encode(fact)
         self._said.append(line)
-        with suppress(OSError):
+        try:
             os.write(self._events, line)
+        except OSError:
+            pass
         self._links.tell(line)
 
     def _replay(self) -> Iterable[bytes]:
@@ -123,11 +120,9 @@ class Shim:
     # -- gated
 
     def _hear_signals(self) -> None:
-        for number in _IGNORED:
-            signal.signal(number, signal.SIG_IGN)
         ours, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        kernel.set_handler(kernel.SIGCHLD, lambda *_: None)
+        kernel.set_wakeup_fd(theirs, warn_on_full_buffer=False)
 
         def died() -> None:
             os.read(ours, 4096)
@@ -138,17 +133,21 @@ class Shim:
     def _prepare(self) -> None:
         """All that can be made while the daemon puts us on its books."""
         spec, log = self._spec, self._spec["log"]
-        with child.step(f"open the log {spec['log_directory']}/{log['name']}.log"):
+        step = f"open the log {spec['log_directory']}/{log['name']}.log"
+        try:
             file = LogFile(self._log_directory, log["name"], log["max_size_bytes"], log["keep"])
-        with child.step("make its output"):
+            step = "make its output"
             os.mkfifo(wire.FIFO, 0o600, dir_fd=self._record)
             self._fifo = os.open(wire.FIFO, _FIFO_FLAGS, dir_fd=self._record)
             if spec["account"]:
                 os.fchown(self._fifo, spec["account"]["uid"], spec["account"]["gid"])
-        with child.step("make its sockets"):
+            step = "make its sockets"
             self._links.listen(self._record)
             if spec["notify"]:
                 self._told.listen_for_notify(spec["private_dir"])
+        except OSError as error:
+            self._fail(child.StepError(step, error.errno or 0))
+            return
         self._pump = Pump(self._fifo, _grow(self._fifo), file, log["block_seconds"])
         self._loop.watch(self._fifo, self._look, IN | ONESHOT)
 
@@ -175,7 +174,7 @@ class Shim:
         agent = self._told.pair_for_agent() if self._spec["agent"] else None
         if agent:
             passed.append(agent.fileno())
-        self._report, gate = socket.socketpair()
+        self._report, gate = kernel.socketpair()
         try:
             self._main, in_cgroup = _fork(self._spec["cgroup"])
         except OSError as error:
@@ -187,17 +186,20 @@ class Shim:
         if agent:
             agent.close()
         self.say({"event": "forked", "process": _identity(self._main), "cgroup": in_cgroup})
-        with suppress(OSError):
-            self._report.send(b"!")
         self._loop.watch(self._report.fileno(), self._started)
+        try:
+            self._report.send(b"!")
+        except OSError:
+            pass  # it was killed already, which its death will tell
 
     def _started(self) -> None:
         """Exec closed the child's gate; or the child said which step failed, and ends."""
         if self._report is None:
             return
-        data = b""
-        with suppress(OSError):
+        try:
             data = self._report.recv(wire.MESSAGE_MAX_BYTES)
+        except OSError:
+            data = b""  # it was killed before it could fail
         self._loop.unwatch(self._report.fileno())
         self._report.close()
         self._report = None
@@ -278,12 +280,6 @@ class Shim:
         self.say({"event": "emptied", "killed": self._killed, "at": time.time()})
 
 
-def _read_spec(record: int) -> wire.Spec:
-    with open(os.open(wire.SPEC, os.O_RDONLY | os.O_CLOEXEC, dir_fd=record), "rb") as file:
-        spec: wire.Spec = wire.decode(file.read())  # type: ignore[assignment]
-    return spec
-
-
 def _identity(pid: int) -> wire.Identity:
     """Of ourselves or of a child that nobody else can reap."""
     pidfd = os.pidfd_open(pid)
@@ -295,18 +291,22 @@ def _identity(pid: int) -> wire.Identity:
 
 def _grow(fifo: int) -> int:
     """Make the FIFO as large as we may.  Returns its size."""
-    with suppress(OSError):
+    try:
         fcntl.fcntl(fifo, fcntl.F_SETPIPE_SZ, FIFO_WISH_BYTES)
+    except OSError:
+        pass
     return fcntl.fcntl(fifo, fcntl.F_GETPIPE_SZ)
 
 
 def _fork(into: str) -> tuple[int, bool]:
     """The child's pid (0 in the child), and whether it was born in the cgroup.  Raises OSError when no way goes."""
-    if into:
-        with suppress(OSError):
-            directory = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                return kernel.fork_into(directory), True
-            finally:
-                os.close(directory)
-    return os.fork(), False
+    if not into:
+        return os.fork(), False
+    try:
+        directory = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return kernel.fork_into(directory), True
+        finally:
+            os.close(directory)
+    except OSError:
+        return os.fork(), False

@@ -6,12 +6,11 @@ What a program says is data: bounded in size and number, never understood here, 
 from __future__ import annotations
 
 import os
-import socket
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 
 from supervisor_d.shim import wire
+from supervisor_d.shim.kernel import AF_UNIX, SOCK_DGRAM, Socket, socketpair
 from supervisor_d.shim.loop import Loop
 
 BATCH = 64
@@ -28,7 +27,7 @@ class Told:
 
     def listen_for_notify(self, private_dir: str) -> None:
         """Bind the socket for sd_notify(3).  Only the program's user can reach it: the directory is 0700."""
-        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notify = Socket(AF_UNIX, SOCK_DGRAM)
         directory = os.open(private_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         umask = os.umask(0)
         try:
@@ -38,27 +37,26 @@ class Told:
             os.close(directory)
         self._watch(notify)
 
-    def pair_for_agent(self) -> socket.socket:
+    def pair_for_agent(self) -> Socket:
         """The program's end of a new pair, for the caller to pass on and close."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ours, theirs = socketpair(AF_UNIX, SOCK_DGRAM)
         self._watch(ours)
         return theirs
 
-    def _watch(self, source: socket.socket) -> None:
+    def _watch(self, source: Socket) -> None:
         source.setblocking(False)
         self._loop.watch(source.fileno(), lambda: self._hear(source))
 
-    def _hear(self, source: socket.socket) -> None:
-        with suppress(BlockingIOError):
-            for _ in range(BATCH):
-                try:
-                    datagram = source.recv(wire.TOLD_MAX_BYTES)
-                except BlockingIOError:
-                    raise
-                except OSError:  # the other end of the pair is closed everywhere
-                    self._loop.unwatch(source.fileno())
-                    source.close()
-                    return
-                line = wire.encode({"event": "told", "text": datagram.decode(errors="replace")})
-                self.kept.append(line)
-                self._heard(line)
+    def _hear(self, source: Socket) -> None:
+        for _ in range(BATCH):
+            try:
+                datagram = source.recv(wire.TOLD_MAX_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:  # the other end of the pair is closed everywhere
+                self._loop.unwatch(source.fileno())
+                source.close()
+                return
+            line = wire.encode({"event": "told", "text": datagram.decode(errors="replace")})
+            self.kept.append(line)
+            self._heard(line)

@@ -20,6 +20,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 
+from supervisor_d.shim import wire
+
 
 def kill_below(ancestor: int) -> None:
     """SIGKILL to all that is now seen below `ancestor`, which must be the caller.
@@ -56,17 +58,17 @@ def _held(parent: int) -> Iterator[int]:
 def children(pid: int) -> list[int]:
     """The children of all threads of a process, as far as /proc shows them at this instant."""
     found: list[int] = []
-    with suppress(OSError):
+    try:
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                found += map(int, file.read().split())
+            found += map(int, wire.read(f"/proc/{pid}/task/{thread}/children").split())
+    except OSError:
+        return found  # it ended meanwhile: its children are ours by now, and the next round finds them
     return found
 
 
 def parent_of(pid: int) -> int:
     """The parent of a process; 0 when it is gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return int(stat.read().rpartition(b")")[2].split()[1])
+        return int(wire.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[1])
     except OSError:
         return 0

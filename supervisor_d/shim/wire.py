@@ -129,10 +129,21 @@ def identify(pid: int, pidfd: int) -> Identity:
     To be sure that both speak of one process: open the pidfd first, identify, and signal only through the pidfd.
     Raises OSError (ProcessLookupError, FileNotFoundError) when it is gone.
     """
-    with open(f"/proc/{pid}/stat", "rb") as stat:
-        fields = stat.read().rpartition(b")")[2].split()
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as boot:
-        return Identity(pid, int(fields[19]), os.fstat(pidfd).st_ino, boot.read().strip())
+    fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    boot_id = read("/proc/sys/kernel/random/boot_id").decode().strip()
+    return Identity(pid, int(fields[19]), os.fstat(pidfd).st_ino, boot_id)
+
+
+def read(path: str, directory: int | None = None) -> bytes:
+    """A whole file, without io's layers.  Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        data = b""
+        while more := os.read(fd, MESSAGE_MAX_BYTES):
+            data += more
+        return data
+    finally:
+        os.close(fd)
 
 
 def identity_of(message: Message) -> Identity:
@@ -143,14 +154,18 @@ def identity_of(message: Message) -> Identity:
     raise ValueError("no identity of a process")
 
 
+_encoder = json.JSONEncoder(separators=(",", ":"))
+_decoder = json.JSONDecoder()
+
+
 def encode(message: Message) -> bytes:
     """One line of JSON."""
-    return json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n"
+    return _encoder.encode(message).encode() + b"\n"
 
 
 def decode(line: bytes) -> Message:
     """The message of one line.  Raises ValueError for anything but a JSON object."""
-    message = json.loads(line)
+    message, _ = _decoder.raw_decode(line.decode())
     if not isinstance(message, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004  (wrong data, not a wrong type of argument)
     return message

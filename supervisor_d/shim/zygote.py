@@ -1,4 +1,5 @@
-"""The zygote: forks shims.  A process of its own, started by the daemon as `python -I -S zygote.py`.
+"""The zygote: forks shims.  A process of its own, started by the daemon as `python -I -S zygote.py
+<scratch directory>`.
 
 Why not fork from the daemon: a daemon of 60 MB takes long to fork, and each shim would keep its pages.  A shim that is
 forked from here, from a heap that was collected and frozen, costs half a megabyte of its own.
@@ -22,13 +23,15 @@ import sys
 if __name__ == "__main__":
     # -I -S: nothing of the site, the environment or the directory we were started in is on the path.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-    from supervisor_d.shim import kernel, shim, wire
+    from supervisor_d.shim import kernel, rehearsal, shim, wire
 
     del sys.path[0]
 else:
-    from supervisor_d.shim import kernel, shim, wire
+    from supervisor_d.shim import kernel, rehearsal, shim, wire
 
 DESCRIPTORS_MAX = 253
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""By shims as well: who stops a whole control group must not take away what holds exits and logs."""
 
 
 def serve(control: socket.socket) -> None:
@@ -38,14 +41,13 @@ def serve(control: socket.socket) -> None:
         if not request:
             return
         link, record, log_directory, *listeners = descriptors
-        connection = socket.socket(fileno=link)
+        connection = kernel.Socket(fileno=link)
         try:
             pid = os.fork()
         except OSError as error:
             connection.send(wire.encode({"event": "failed", "step": "fork its shim", "errno": error.errno}))
         else:
             if pid == 0:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 os.setsid()
                 os.dup2(1, 0)  # /dev/null over the control socket
                 shim.main(connection, record, log_directory, listeners)
@@ -57,8 +59,9 @@ def serve(control: socket.socket) -> None:
 def main() -> None:
     """Until the daemon is gone."""
     os.umask(0o027)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
+    for number in (*IGNORED, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
+    rehearsal.rehearse(sys.argv[1])
     kernel.set_name("shim zygote")
     kernel.become_subreaper()
     gc.collect()

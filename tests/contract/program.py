@@ -1,0 +1,52 @@
+"""A program that behaves as it is told: `program.py <behaviour as JSON> <file to make when in place>`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+IGNORED = ("TERM", "QUIT", "USR1")
+
+
+def hide() -> None:
+    """Start a process that nobody would find: another session, no parent, no environment, deaf to TERM."""
+    if os.fork():
+        os.wait()
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    for name in (*IGNORED, "HUP", "INT"):
+        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
+    os.execve("/bin/sleep", ["sleep", "1000"], {})
+
+
+def end(code: int | None, number: int | None) -> None:
+    """End with a code or by a signal."""
+    if number is not None:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    os._exit(code or 0)
+
+
+def main() -> None:
+    """Behave."""
+    behaviour = json.loads(sys.argv[1])
+    for name in IGNORED:
+        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
+    for name in behaviour["obeys"]:
+        signal.signal(getattr(signal, f"SIG{name}"), lambda *_: os._exit(0))
+    for _ in range(behaviour["leaves"]):
+        hide()
+    with open(sys.argv[2], "w", encoding="ascii"):
+        pass
+    if behaviour["ends"]:
+        end(behaviour["ends"]["code"], behaviour["ends"]["signal"])
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()
