@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +36,10 @@ class Settings:
     @property
     def width(self) -> int | None:
         """Columns of the terminal; None in a pipe, where nothing is cut."""
-        return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        if not sys.stdout.isatty():
+            return None
+        told = os.environ.get("COLUMNS", "")
+        return int(told) if told.isdigit() and int(told) else os.get_terminal_size(sys.stdout.fileno()).columns or 80
 
     def config_path(self) -> str:
         """The config file.  Raises RequestError when there is none."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from supervisor_d.cli.render import Cell, Column, cpu_time, cut, memory, painted, span, state_cell, table
-from supervisor_d.core.snapshot import PoolView, ProcessView, SlotView, Snapshot
+
+if TYPE_CHECKING:
+    from supervisor_d.core.snapshot import PoolView, ProcessView, SlotView, Snapshot
 
 COLUMNS = (
     Column("POOL"),

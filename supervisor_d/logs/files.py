@@ -1,8 +1,8 @@
 """The names of a slot's log files: lanes, rotated segments and the time index (written by shim/logfile.py).
 
-    web.0.log        what is written now           web.0.log.idx      its index
-    web.0.log.1      what was written before       web.0.log.1.idx    its index
-    web.0~1.log      a second process of the slot at the same time (a rollout): another lane
+web.0.log        what is written now           web.0.log.idx      its index
+web.0.log.1      what was written before       web.0.log.1.idx    its index
+web.0~1.log      a second process of the slot at the same time (a rollout): another lane
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from dataclasses import dataclass
 
 LINE_BYTES = 64 * 1024
@@ -46,5 +45,7 @@ def prefixed(line: LogLine, width: int, *, colour: bool) -> str:
     """`web.0 | text`, the source padded to `width` and, with `colour`, always in the same colour for a slot."""
     source = f"{line.source:<{width}} |"
     if colour:
+        import zlib
+
         source = f"\x1b[{_PALETTE[zlib.crc32(line.source.encode()) % len(_PALETTE)]}m{source}\x1b[0m"
     return f"{source} {printable(line.text, colour=colour)}"

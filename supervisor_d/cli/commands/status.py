@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
 import click
 
 from supervisor_d.cli.output import say, say_json, say_raw
 from supervisor_d.cli.settings import Settings, pool_names, settings, with_globals
-from supervisor_d.core.snapshot import Snapshot
 from supervisor_d.errors import RequestError, UnknownNameError
+
+if TYPE_CHECKING:
+    from supervisor_d.core.snapshot import Snapshot
 
 
 @click.command("status")
@@ -36,17 +41,24 @@ def command(pools: tuple[str, ...], watch: bool, interval: str) -> None:
 
 def show(options: Settings, pools: tuple[str, ...], data: bytes) -> None:
     """Print one picture.  Raises UnknownNameError for a pool that it does not have."""
-    import msgspec
-
-    snapshot = msgspec.json.decode(data, type=Snapshot)
+    snapshot = light_snapshot(data)
     refuse_unknown(pools, snapshot)
     if options.json:
-        shown = tuple(pool for pool in snapshot.pools if pool.name in pools)
-        say_json(Snapshot(snapshot.at, snapshot.daemon, shown))
+        import json
+
+        whole = json.loads(data)
+        say_json({**whole, "pools": [pool for pool in whole["pools"] if pool["name"] in pools]})
         return
     from supervisor_d.cli.status_view import status_lines
 
     say(*status_lines(snapshot, pools=pools, width=options.width, colour=options.colour))
+
+
+def light_snapshot(data: bytes) -> Snapshot:
+    """A Snapshot's attributes without its class: making the types and their decoder takes 20 ms, this takes 3."""
+    import json
+
+    return cast("Snapshot", json.loads(data, object_hook=lambda fields: SimpleNamespace(**fields)))
 
 
 def refuse_unknown(pools: tuple[str, ...], snapshot: Snapshot) -> None:
