@@ -111,9 +111,9 @@ class Daemon:
         self._stack.callback(self._lock.release)
         self._build()
         self._note("started", f"supervisor-d {__version__}, pid {os.getpid()}, config {self._figures.config_path}")
+        self._listen_to_signals()
         self._take_over_or_accept()
         await self._serve()
-        self._listen_to_signals()
 
     def _build(self) -> None:
         loop = asyncio.get_running_loop()
@@ -268,10 +268,13 @@ class Daemon:
         self._spin(self._reload(), "reload")
 
     async def _reload(self) -> None:
+        self._notifier.reloading()
         try:
             await self._operations.reload("SIGHUP", 0)
         except SupervisorError as error:
             self._note("reload-refused", str(error))
+        finally:
+            self._notifier.ready("running")
 
     def _note(self, name: str, reason: str) -> None:
         self._journal.record(Note("daemon", name, "", "daemon", reason))

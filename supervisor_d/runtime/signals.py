@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,9 +64,12 @@ def terminal_lives() -> bool:
 
 
 def detach_output() -> None:
-    """Point standard input, output and error at /dev/null: writing to a terminal that is gone fails with EIO."""
+    """Point standard input, output and error at /dev/null: writing to a terminal that is gone fails with EIO.
+
+    What is a file, a pipe or a socket is left alone.  isatty(3) would not do: it fails on a terminal that hung up.
+    """
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):
-        if os.isatty(fd) or fd == 0:
+        if fd == 0 or stat.S_ISCHR(os.fstat(fd).st_mode):
             os.dup2(null, fd)
     os.close(null)
