@@ -82,6 +82,11 @@ class PublicServer:
         self._guard = Guard(await protocol_factory(self._runner), lambda _: 0, self._limits)
         self._server = await asyncio.get_running_loop().create_server(self._guard, sock=listener)
 
+    @property
+    def address(self) -> str:
+        """Where it listens, with the port that is bound."""
+        return f"[{self._host}]:{self.port}" if ":" in self._host else f"{self._host}:{self.port}"
+
     async def close(self) -> None:
         """Close the socket and every connection."""
         if self._server is not None:
