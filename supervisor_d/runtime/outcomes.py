@@ -11,6 +11,7 @@ from typing import Literal
 
 from supervisor_d.core.change import PoolChange
 from supervisor_d.core.outcome import Outcome, PoolOutcome
+from supervisor_d.core.process import State
 from supervisor_d.core.view import pool_state
 from supervisor_d.runtime.supervisor import Supervisor
 
@@ -35,10 +36,22 @@ def verdict(supervisor: Supervisor, name: str, goal: Goal) -> PoolOutcome | None
         return PoolOutcome(name, ok=False, verdict="rolled-back", reason=intent.rollout.verdict_reason)
     if state in ("running", "done") and _settled(supervisor, name):
         return PoolOutcome(name, ok=True, verdict=state, reason=detail)
-    tries = max((slot.attempt for slot in supervisor.observed.pool(name).slots.values()), default=0)
-    if state == "failed" or (state in ("backoff", "degraded", "starting") and tries >= TRIES_BEFORE_FAILURE):
+    if state == "failed":
         return PoolOutcome(name, ok=False, verdict=state, reason=detail)
+    if state in ("backoff", "degraded", "starting") and (why := _struggling(supervisor, name)):
+        return PoolOutcome(name, ok=False, verdict=state, reason=f"{detail}; {why}")
     return None
+
+
+def _struggling(supervisor: Supervisor, name: str) -> str:
+    """How the first slot that was tried in vain too often last ended; empty while there is none."""
+    desired, facts = supervisor.desired.pools[name], supervisor.observed.pool(name)
+    ready = {p.slot for p in facts.processes.values() if p.state is State.READY}
+    for (slot, generation), history in sorted(facts.slots.items()):
+        wanted = generation == desired.generation and slot < len(desired.sizes) and slot not in ready
+        if wanted and history.attempt >= TRIES_BEFORE_FAILURE:
+            return f"{name}.{slot} {history.last_reason}, {history.attempt} times in a row"
+    return ""
 
 
 def _settled(supervisor: Supervisor, name: str) -> bool:
