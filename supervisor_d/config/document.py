@@ -280,9 +280,12 @@ def _place_at(text: str, position: int, path: str) -> Place:
 def _syntax_problem(error: yaml.YAMLError, path: str) -> Problem:
     """YAML's own words, without the piece of text that it quotes: that could be a secret."""
     if isinstance(error, yaml.MarkedYAMLError):
-        mark = error.problem_mark or error.context_mark
+        mark, begun = error.problem_mark or error.context_mark, error.context_mark
         place = Place(path, mark.line + 1, mark.column + 1) if mark else Place(path)
-        return place.problem("file", f"is not YAML: {_friendly(error.problem or error.context or 'cannot be read')}")
+        message = f"is not YAML: {_friendly(error.problem or error.context or 'cannot be read')}"
+        if begun and mark and begun.line != mark.line:
+            message += f", {error.context} from line {begun.line + 1}, column {begun.column + 1}"
+        return place.problem("file", message)
     return Place(path).problem("file", "is not YAML: it cannot be read")
 
 

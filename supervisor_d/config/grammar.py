@@ -72,7 +72,9 @@ def check_address(text: str) -> str:
     if text.startswith(("unix:", "/")):
         path = text.removeprefix("unix:")
         if not path or path.startswith("@"):
-            raise ValueError("a unix socket needs a path, like unix:/run/shop/web.sock: anyone could use another kind")
+            raise ValueError(
+                "give a path, like unix:/run/shop/web.sock; other unix sockets are open to anyone"
+            )
         return f"unix:{path}"
     return str(parse_address(text))
 

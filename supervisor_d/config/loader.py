@@ -85,13 +85,14 @@ class _Loader:
         self._daemon = DaemonKeys()
         self._sections: dict[str, Spot] = {}
         self._pools: dict[str, Spot] = {}
+        self._no_pools = Place(next(iter(texts), path))
 
     def load(self) -> Config:
         """The config.  Raises ConfigError."""
         for path, text in self._texts.items():
             self._take_file(path, text)
         if not self._pools and not self._problems:
-            self._problems.take([Place(next(iter(self._texts), self._path)).problem("pools", "there are no pools")])
+            self._problems.take([self._no_pools.problem("pools", "there are no pools, and a config needs one")])
         daemon = daemon_spec(self._daemon, self._sections.get("daemon"), self._machine, self._problems)
         specs = self._pool_specs(daemon)
         self._problems.raise_any()
@@ -115,6 +116,7 @@ class _Loader:
             self._take_section(name, spot)
         pools = spot.step("pools")
         if pools is not None and isinstance(pools.node, MappingNode):
+            self._no_pools = pools.node.place
             for pool in pools.node.entries:
                 self._take_pool(pool, pools)
         if model is not None and spot.step("daemon") is not None:

@@ -14,9 +14,9 @@ MAX_STOP_STEPS = 16
 
 
 def stop_list(site: Site, keys: CommonKeys, program: Program, own: Any) -> tuple[StopStep, ...]:
-    """The pool's own list, or the one that its program fits to its keys."""
+    """The pool's own list, or the one that its program fits to its keys (None where those are broken)."""
     if keys.stop is None:
-        return program.stop_for(own)
+        return program.default_stop if own is None else program.stop_for(own)
     if not keys.stop or keys.stop[-1].signal != "KILL":
         site.problem("must end with KILL, or a process that ignores the rest would stay for ever", "stop")
     if any(step.signal == "KILL" for step in keys.stop[:-1]):

@@ -17,7 +17,7 @@ from supervisor_d.config.machine import CLEAN_PATH, Machine
 from supervisor_d.config.nodes import plain
 from supervisor_d.config.policies import limits, log_policy, restart_policy, rollout_policy, stop_list
 from supervisor_d.config.problems import Problems, check
-from supervisor_d.config.schema import build, pool_model
+from supervisor_d.config.schema import build, model_of, pool_model
 from supervisor_d.config.site import Site, directory_of
 from supervisor_d.config.sockets import listeners, probes
 from supervisor_d.config.sources import Source
@@ -44,13 +44,15 @@ class PoolReader:
         self._allow_root = allow_root
 
     def read(self) -> PoolSpec | None:
-        """The spec, or None when the keys do not fit; problems are taken either way."""
+        """The spec, with every problem taken; one that has problems is good for finding more, and for nothing else."""
         spot, problems = self._site.spot, self._site.problems
         data, known = plain(spot.node), len(problems)
-        model = check(pool_model(self._program), data, spot, problems, self._source.elsewhere)
+        whole, common = pool_model(self._program), model_of(CommonKeys)
+        model = check(whole, data, spot, problems, self._source.elsewhere, fallback=common)
         if model is None:
             return None
-        spec = self._spec(build(CommonKeys, model), build(self._program.keys_type, model), data)
+        own = build(self._program.keys_type, model) if isinstance(model, whole) else None
+        spec = self._spec(build(CommonKeys, model), own, data)
         if len(problems) == known:
             for key, message in self._program.problems(spec).items():
                 self._site.problem(message, key)
@@ -66,7 +68,7 @@ class PoolReader:
                 raise ValueError("names no program")
             return (machine.find_program(words[0], cwd, search_path), *words[1:])
 
-        own = self._looked_up(own, find_program)
+        own = self._looked_up(own, find_program) if own is not None else None
         bound = listeners(site, keys, machine)
         user, group = self._account(keys)
         return PoolSpec(

@@ -70,11 +70,12 @@ def check(
     spot: Spot,
     problems: Problems,
     elsewhere: Mapping[str, str] | None = None,
+    fallback: type[BaseModel] | None = None,
 ) -> BaseModel | None:
     """`data`, which was read at `spot`, as a model, with every problem taken.
 
-    Keys with a problem are left out of the model, so that what the others say can still be checked; None when that
-    leaves too little.
+    Keys with a problem are left out of the model, so that what the others say can still be checked.  Where that leaves
+    too little, the smaller model `fallback` is made of what is left, or None.
     `elsewhere` says of keys that do not belong where they stand where they do: "queues" -> "it is a key of celery".
     """
     try:
@@ -83,10 +84,13 @@ def check(
         for found in error.errors(include_url=False, include_input=False):
             _take(found, model, spot, problems, elsewhere or {})
         bad = {found["loc"][0] for found in error.errors(include_url=False, include_input=False) if found["loc"]}
+    good = {key: value for key, value in data.items() if key not in bad}
     try:
-        return model.model_validate({key: value for key, value in data.items() if key not in bad})
+        return model.model_validate(good)
     except ValidationError:
-        return None
+        if fallback is None:
+            return None
+        return fallback.model_validate({key: good[key] for key in fallback.model_fields if key in good})
 
 
 def _take(error: Any, model: type[BaseModel], spot: Spot, problems: Problems, elsewhere: Mapping[str, str]) -> None:
@@ -155,7 +159,7 @@ def _not_text(scalar: Scalar | None, spot: Spot) -> str:
 
 def _not_listed(scalar: Scalar | None, expected: str) -> str:
     """`expected` is pydantic's own list: 'always', 'on-failure' or 'never'."""
-    known = expected.replace("'", "")
+    known = expected.replace("'", "").replace("True", "true")
     if scalar is None:
         return f"must be {known}"
     words = known.replace(" or ", ", ").split(", ")

@@ -120,7 +120,8 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} is not a size: write it like 64MiB, 512KiB or 10MB")
     number, unit = match.groups()
     if unit not in _SIZE_UNITS:
-        raise ValueError(f"{text!r} has no known unit: use B, KB, MB, GB, TB or KiB, MiB, GiB, TiB{_meant(unit)}")
+        known = "B, KiB, MiB, GiB, TiB or KB, MB, GB, TB"
+        raise ValueError(f"{text!r} has no known unit: use {known}{_meant(number, unit)}")
     size = Decimal(number) * _SIZE_UNITS[unit]
     if size != int(size):
         raise ValueError(f"{text!r} is not a whole number of bytes")
@@ -138,8 +139,8 @@ def format_size(size_bytes: int) -> str:
     return f"{size_bytes}B"
 
 
-def _meant(unit: str) -> str:
+def _meant(number: str, unit: str) -> str:
     """The known unit with the same letters, or with the same first letter: `64M` was meant as `64MiB`."""
     folded = {known.lower(): known for known in _SIZE_UNITS if known != "kB"}
     meant = folded.get(unit.lower()) or folded.get(f"{unit.lower()[0]}ib")
-    return f" (did you mean {meant}?)" if meant else ""
+    return f", did you mean {number}{meant}?" if meant else ""
