@@ -109,7 +109,8 @@ def test_an_end_while_no_daemon_ran_is_known_to_the_next_one() -> None:
 
 def test_a_process_that_always_ends_is_given_up_with_the_reason_and_start_tries_anew() -> None:
     restart = {"backoff": "1ms", "backoff_max": "1ms", "limit": 3}
-    with Daemon({"bad": {"program": "command", "command": ["sh", "-c", "exit 3"], "restart": restart}}) as daemon:
+    pool = {"program": "command", "command": ["sh", "-c", "exit 3"], "ready": {"notify": True}, "restart": restart}
+    with Daemon({"bad": pool}) as daemon:
         failed = daemon.wait_pool("bad", "failed")
         assert "more than 3 restarts within 120 s; the last: exited with code 3" in failed.detail
         assert dict(failed.exits_total) == {"error": 4}
@@ -119,9 +120,14 @@ def test_a_process_that_always_ends_is_given_up_with_the_reason_and_start_tries_
         wait_for(lambda: daemon.pool("bad").exits_total["error"] >= 8, 10, "a fresh round of tries")
 
 
-def test_a_command_that_does_not_exist_is_told_as_such() -> None:
-    with Daemon({"bad": {"program": "command", "command": ["/nonexistent/program"], "restart": "never"}}) as daemon:
+def test_a_program_that_cannot_be_executed_is_told_as_such() -> None:
+    daemon = Daemon()
+    program = daemon.work / "program"
+    program.write_text("#!/nonexistent/interpreter\n")
+    program.chmod(0o755)
+    daemon.configure({"bad": {"program": "command", "command": [str(program)], "restart": "never"}})
+    with daemon:
         event = daemon.wait_event("spawn-failed")
-        assert "/nonexistent/program" in event.reason
+        assert str(program) in event.reason
         assert "No such file" in event.reason
-        assert daemon.wait_pool("bad", "failed").detail
+        assert "No such file" in daemon.wait_pool("bad", "failed").detail

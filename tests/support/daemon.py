@@ -97,7 +97,8 @@ class Daemon:
 
     def __enter__(self) -> Self:
         try:
-            self.start()
+            if self.process is None:
+                self.start()
         except BaseException:
             self.clear()
             raise
@@ -219,7 +220,9 @@ class Daemon:
 
     def cli(self, *args: str, seconds: float = 60.0, **run: Any) -> subprocess.CompletedProcess[str]:
         """Run one of our commands against this daemon."""
-        env = {**os.environ, "PYTHONPATH": str(ROOT), **self.env, **run.pop("env", {})}
+        # The socket by name: a test may have written a config that does not say where the daemon is.
+        own = {"PYTHONPATH": str(ROOT), "SUPERVISOR_D_SOCKET": str(self.socket)}
+        env = {**os.environ, **own, **self.env, **run.pop("env", {})}
         command, *rest = args
         argv = [self._python, "-m", "supervisor_d", command, "-c", str(self.config), *rest]
         return subprocess.run(
