@@ -57,14 +57,13 @@ def main() -> int:
     if holder := running_daemon(runtime_dir):
         print(f"cannot run: the shop runs already (pid {holder}), with {config}", file=sys.stderr)
         return EX_TEMPFAIL
-    directory.mkdir(parents=True, exist_ok=True)
     try:
+        directory.mkdir(parents=True, exist_ok=True)
         ports = find_ports(kept_ports(config, runtime_dir))
+        write(config, filled_in(TEMPLATE.read_text(), directory, runtime_dir, ports, os.environ))
     except OSError as error:
         print(f"cannot run: {error}", file=sys.stderr)
         return EX_UNAVAILABLE
-    text = filled_in(TEMPLATE.read_text(), directory, runtime_dir, ports, os.environ)
-    write(config, text)
     if not options.write_only:
         become_the_daemon(config)
     print(config)

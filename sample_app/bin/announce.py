@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 from pathlib import Path
 
@@ -41,7 +40,8 @@ def main() -> None:
 def text(web: str, metrics: str, config: Path) -> str:
     """The text, with commands that can be pasted into a shell in the repository's root."""
     root = Path(__file__).resolve().parents[2]
-    given = os.path.relpath(config.resolve(), root)
+    file = config.resolve()
+    given = str(file.relative_to(root) if file.is_relative_to(root) else file)
     cli = f".venv/bin/supervisor-d -c {shlex.quote(given)}"
     return TEXT.format(web=web, metrics=metrics, directory=root, cli=cli)
 

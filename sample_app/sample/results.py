@@ -1,6 +1,6 @@
 """A result backend for a web process, which asks for results later, by id, and never waits for one.
 
-Celery's Redis backend subscribes the *sender* of a task to the task's channel before it sends, in case it will wait.  In
+Celery's Redis backend subscribes the *sender* of a task to its channel before it sends, in case it will wait.  In
 a web worker that is a second connection and a round trip for nothing, and worse while Redis is away: a request that
 queues a task hangs for 19 seconds of retries and ends in a RuntimeError, where without the subscription the
 publishing policy decides (sample/settings.py), in half a second.  (celery/backends/redis.py, `on_task_call`.)

@@ -1,33 +1,50 @@
 """Django for these tests alone: its settings, its own test database, in this process.
 
-The database is a file with WAL, or PostgreSQL where DATABASE_URL says so.  No test here needs a broker: tasks run
-eagerly or are only looked at; tests/sample/test_redelivery.py starts a real Redis and a real worker.
+The database is a file with WAL, or PostgreSQL where SAMPLE_TEST_DATABASE_URL says so.  No test here needs a broker:
+tasks are run eagerly or only looked at; test_redelivery.py starts a real Redis and a real worker.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
+import django
 import pytest
 
 SAMPLE_APP = Path(__file__).resolve().parents[2] / "sample_app"
 DATA_DIR = Path(tempfile.mkdtemp(prefix="sample-app-test-"))
 
+
+def set_up_django() -> None:
+    """Configure Django, and leave the environment, the time zone and the logging of this process as they were."""
+    with mock.patch.dict(os.environ):
+        # Settings of another project in this shell must not reach its database.
+        for name in ("SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "DATABASE_URL"):
+            os.environ.pop(name, None)
+        if "SAMPLE_TEST_DATABASE_URL" in os.environ:
+            os.environ["DATABASE_URL"] = os.environ["SAMPLE_TEST_DATABASE_URL"]
+        os.environ["DJANGO_SETTINGS_MODULE"] = "sample.settings"
+        os.environ["SAMPLE_DATA_DIR"] = str(DATA_DIR)
+        # Nobody listens there: a task that would really be queued fails at once instead of finding somebody's Redis.
+        os.environ["REDIS_URL"] = "redis://127.0.0.1:1/0"
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        django.setup()
+        root.handlers[:], root.level = handlers, level
+    time.tzset()
+
+
 # Before any test module is imported: models need configured settings.
 sys.path.insert(0, str(SAMPLE_APP))
-os.environ["DJANGO_SETTINGS_MODULE"] = "sample.settings"
-os.environ["SAMPLE_DATA_DIR"] = str(DATA_DIR)
-# Nobody listens there: a task that would really be queued fails at once instead of finding somebody's Redis.
-os.environ["REDIS_URL"] = "redis://127.0.0.1:1/0"
-
-import django  # noqa: E402
-
-django.setup()
+set_up_django()
 
 
 @pytest.fixture(scope="session", autouse=True)

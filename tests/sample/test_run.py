@@ -190,8 +190,16 @@ class TestProgram:
         done = self.start("--directory", directory, "--write-only")
 
         assert (done.returncode, done.stdout) == (0, f"{directory}/sample.yaml\n")
-        assert load(directory / "sample.yaml", environ={}).pools
+        assert load(directory / "sample.yaml", environ=os.environ).pools
         assert [path.name for path in directory.iterdir()] == ["sample.yaml"]
+
+    def test_a_directory_that_cannot_be(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        done = self.start("--directory", tmp_path / "file" / "below")
+
+        assert (done.returncode, done.stdout) == (69, "")
+        assert done.stderr.startswith("cannot run: ")
+        assert "Traceback" not in done.stderr
 
     def test_a_second_run_changes_nothing(self, tmp_path: Path) -> None:
         runtime_dir = run.runtime_dir_of(tmp_path)
@@ -221,9 +229,14 @@ class TestAnnounce:
 
     def test_a_path_with_a_blank_can_be_pasted(self) -> None:
         path = SAMPLE_APP.parent / "a b" / "sample.yaml"
-        line = next(line for line in announce.text("w", "m", path).splitlines() if "scale web=4" in line)
+        assert self.scale_command(path) == [".venv/bin/supervisor-d", "-c", "a b/sample.yaml", "scale", "web=4"]
 
-        assert shlex.split(line) == [".venv/bin/supervisor-d", "-c", "a b/sample.yaml", "scale", "web=4"]
+    def test_a_config_elsewhere_is_named_in_full(self, tmp_path: Path) -> None:
+        assert self.scale_command(tmp_path / "sample.yaml")[2] == str(tmp_path / "sample.yaml")
+
+    def scale_command(self, config: Path) -> list[str]:
+        line = next(line for line in announce.text("w", "m", config).splitlines() if "scale web=4" in line)
+        return shlex.split(line)
 
 
 class TestFindingRedis:
