@@ -89,20 +89,26 @@ def segment(path: Path, number: int) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Which second a part of a file was written in: parallel tuples, one entry for each second with a write."""
+    """Which second a part of a file was written in: parallel tuples, one entry for each second with a write.
+
+    What lies before the first entry was written in the same second, or not long before: a file that was begun in the
+    midst of a second may have its first entry only in the next.
+    """
 
     seconds: tuple[int, ...] = ()
     offsets: tuple[int, ...] = ()
 
     def at(self, offset: int) -> float | None:
         """The second that the byte at `offset` was written in."""
-        place = bisect_right(self.offsets, offset) - 1
-        return float(self.seconds[place]) if place >= 0 else None
+        place = max(0, bisect_right(self.offsets, offset) - 1)
+        return float(self.seconds[place]) if self.seconds else None
 
     def since(self, unix_seconds: float) -> int | None:
         """Where the first byte written in that second or later lies; None when all is older."""
         place = bisect_left(self.seconds, int(unix_seconds))
-        return self.offsets[place] if place < len(self.offsets) else None
+        if place == len(self.offsets):
+            return None
+        return self.offsets[place] if place else 0
 
 
 def read_index(path: Path) -> Index:

@@ -1,17 +1,17 @@
 """inotify(7), as far as a log reader needs it: told when a file in a directory grows, appears or is renamed.
 
 By ctypes: three calls are less than a dependency.  Kernels before 6.4 tell nothing of bytes that arrive by splice(2),
-which is how shims write; `tells_of_splice` finds out, once, on a file in memory.
+which is how shims write; `tells_of_splice` finds out, once.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import select
 import struct
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 MODIFY, MOVED_TO, CREATE = 0x2, 0x80, 0x100
 OVERFLOW = 0x4000
@@ -38,6 +38,12 @@ class Inotify:
     def __init__(self) -> None:
         self._fd = _called(_libc().inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
         self._paths: dict[int, Path] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def fileno(self) -> int:
         return self._fd
@@ -81,18 +87,23 @@ class Inotify:
 
 @cache
 def tells_of_splice() -> bool:
-    """Whether this kernel tells of bytes that arrive by splice(2) (Linux 6.4 and later do)."""
-    file = os.memfd_create("probe", os.MFD_CLOEXEC)
-    pipe = os.pipe()
-    inotify = Inotify()
+    """Whether this kernel tells of bytes that arrive by splice(2) (Linux 6.4 and later do); tried on a file."""
+    import tempfile
+
     try:
-        _called(_libc().inotify_add_watch(inotify.fileno(), f"/proc/self/fd/{file}".encode(), MODIFY))
-        os.write(pipe[1], b"\n")
-        os.splice(pipe[0], file, 1)
-        return bool(select.select([inotify.fileno()], [], [], 0)[0])
+        with tempfile.NamedTemporaryFile() as file, Inotify() as inotify:
+            return _tells(inotify, Path(file.name), file.fileno())
     except OSError:
         return False
+
+
+def _tells(inotify: Inotify, path: Path, file: int) -> bool:
+    source, sink = os.pipe()
+    try:
+        inotify.watch(path.parent)
+        os.write(sink, b"\n")
+        os.splice(source, file, 1)
+        return path in inotify.changed()[0]
     finally:
-        inotify.close()
-        for fd in (file, *pipe):
-            os.close(fd)
+        os.close(source)
+        os.close(sink)
