@@ -38,7 +38,8 @@ def set_up_django() -> None:
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level
         django.setup()
-        root.handlers[:], root.level = handlers, level
+        root.handlers[:] = handlers
+        root.setLevel(level)
     time.tzset()
 
 
