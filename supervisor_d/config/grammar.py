@@ -34,7 +34,7 @@ def parse_step(text: str) -> StopStep:
     if not name:
         raise ValueError("has an empty step: write it like TERM 30s, KILL")
     if short not in SIGNALS:
-        raise ValueError(f"unknown signal {name}{did_you_mean(name.upper().removeprefix('SIG'), SIGNALS)}")
+        raise ValueError(f"unknown signal {name}{did_you_mean(_SIG.sub('', name), SIGNALS)}")
     if short in _NOT_FOR_STOPPING:
         raise ValueError(f"{short} does not end a process")
     if short == "KILL":
@@ -72,9 +72,7 @@ def check_address(text: str) -> str:
     if text.startswith(("unix:", "/")):
         path = text.removeprefix("unix:")
         if not path or path.startswith("@"):
-            raise ValueError(
-                "give a path, like unix:/run/shop/web.sock; other unix sockets are open to anyone"
-            )
+            raise ValueError("give a path, like unix:/run/shop/web.sock; other unix sockets are open to anyone")
         return f"unix:{path}"
     return str(parse_address(text))
 

@@ -29,8 +29,6 @@ POOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}", re.ASCII)
 RESERVED_NAMES = frozenset({"daemon"})
 
 _ROOT = ("root", "0")
-_PATH_FIELDS = frozenset({"schedule"})
-"""Keys of programs that name a file, but do not carry the marker for it."""
 
 
 class PoolReader:
@@ -154,7 +152,7 @@ class PoolReader:
         changed: dict[str, Any] = {}
         for name, hint in typing.get_type_hints(type(own), include_extras=True).items():
             value = getattr(own, name)
-            if value and (name in _PATH_FIELDS or PathName() in typing.get_args(hint)):
+            if value and PathName() in typing.get_args(hint):
                 changed[name] = str(self._site.path(value, name))
             elif set(typing.get_args(hint)) == {str, tuple[str, ...]}:
                 with self._site.at(name):

@@ -1,8 +1,8 @@
 """Every file in bad/ is wrong in its own way, and says in its first lines what must be found, and where:
 
-    # euid: 0                                        the daemon's user, where it matters
-    # expect: LINE:COLUMN: KEY: words of the message
-    # expect: FILE:LINE:COLUMN: KEY: words            for a problem in another file
+# euid: 0                                        the daemon's user, where it matters
+# expect: LINE:COLUMN: KEY: words of the message
+# expect: FILE:LINE:COLUMN: KEY: words            for a problem in another file
 """
 
 from __future__ import annotations

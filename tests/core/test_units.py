@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,7 +115,5 @@ def test_a_formatted_size_reads_back(size: int) -> None:
 @given(st.text(max_size=80))
 def test_nothing_but_value_error(text: str) -> None:
     for parse in (parse_duration, parse_size):
-        try:
-            parse(text)
-        except ValueError as error:
-            assert str(error)
+        with suppress(ValueError):
+            assert parse(text) >= 0
