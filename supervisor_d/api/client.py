@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
@@ -75,19 +76,25 @@ class Client:
 
     def _connected(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(ANSWER_SECONDS)
+        # A full backlog is EAGAIN to a connect that does not block; this one waits for its turn, in the kernel.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(ANSWER_SECONDS), 0))
         try:
             with_short_path(self.path, connection.connect)
         except OSError as error:
             connection.close()
             raise self._unreachable(error) from error
+        connection.settimeout(ANSWER_SECONDS)
         return connection
 
     def _unreachable(self, error: OSError) -> SupervisorError:
         if isinstance(error, PermissionError):
             hint = "run this as root or as the daemon's user, or see `control:` under `daemon:` in the config"
             return NotPermittedError(f"cannot reach the daemon at {self.path}: permission denied", hint=hint)
-        why = {FileNotFoundError: "there is no such socket", ConnectionRefusedError: "nobody answers there"}
+        why = {
+            FileNotFoundError: "there is no such socket",
+            ConnectionRefusedError: "nobody answers there",
+            BlockingIOError: "it is too busy",
+        }
         reason = why.get(type(error), error.strerror or str(error))
         hint = "start it with `supervisor-d run`; name another with --config or --socket"
         return UnavailableError(f"cannot reach the daemon at {self.path}: {reason}", hint=hint)
@@ -140,9 +147,11 @@ class Exchange:
     def body(self, timeout_seconds: float) -> bytes:
         """The whole answer, waited for at most so long."""
         deadline = time.monotonic() + timeout_seconds
+        waiting = select.poll()
+        waiting.register(self, select.POLLIN)
         while not self._ended:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self], [], [], left)[0]:
+            if left <= 0 or not waiting.poll(left * 1000):
                 raise UnavailableError(f"cannot read the daemon's answer: none came within {timeout_seconds:g} s")
             self.receive()
         return self._buffer

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from supervisor_d.api import answers
 from supervisor_d.api.service import Caller, Service
-from supervisor_d.api.streams import begin, follow_entries, follow_logs, send
+from supervisor_d.api.streams import finite, follow_entries, follow_logs
 from supervisor_d.api.wire import MAX_LINES, OperateRequest, Outcome
 from supervisor_d.errors import RequestError, UnknownNameError
 from supervisor_d.logs.files import lanes
@@ -101,10 +101,8 @@ async def events(call: Call) -> web.StreamResponse:
             return await follow_entries(
                 call.request, call.service, after=after, pool=pool, subject=subject, limit=limit
             )
-    response = await begin(call.request)
     entries = call.service.entries(after=after, pool=pool, subject=subject, limit=limit) if limit else ()
-    await send(call.request, response, entries)
-    return response
+    return await finite(call.request, entries)
 
 
 async def logs(call: Call) -> web.StreamResponse:
@@ -119,9 +117,7 @@ async def logs(call: Call) -> web.StreamResponse:
     if answers.flag(query, "follow"):
         return await _follow_logs(call, Follower(select), lines, since)
     history = await asyncio.to_thread(lambda: read_history(lanes(select()), lines=lines, since=since))
-    response = await begin(call.request)
-    await send(call.request, response, history.lines)
-    return response
+    return await finite(call.request, history.lines)
 
 
 async def _follow_logs(call: Call, follower: Follower, lines: int, since: float | None) -> web.StreamResponse:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -18,19 +20,29 @@ from supervisor_d.logs.follower import Follower
 WRITE_SECONDS = 30.0
 """How long a reader may leave a full connection unread before it is dropped."""
 
-BEGUN = "supervisor_d.begun"
-"""Set on a request whose answer has begun: no other can be sent."""
-
+_log = logging.getLogger(__name__)
 _encoder = msgspec.json.Encoder()
 
 
-async def begin(request: web.Request) -> web.StreamResponse:
-    """Send the head of a stream."""
+@asynccontextmanager
+async def streaming(request: web.Request) -> AsyncIterator[web.StreamResponse]:
+    """The answer to write into.  Once its head is out no other answer can be given: a bug can only cut it off."""
     response = web.StreamResponse(headers={"Content-Type": NDJSON})
     response.force_close()
     await response.prepare(request)
-    request[BEGUN] = True
-    return response
+    try:
+        yield response
+    except (ConnectionResetError, asyncio.CancelledError):
+        raise
+    except Exception:  # noqa: BLE001  the same for a stream
+        _log.exception("a stream failed: %s", request.path)
+        _cut_off(request)
+        raise ConnectionResetError("the stream failed") from None
+
+
+def _cut_off(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def send(request: web.Request, response: web.StreamResponse, values: Iterable[Any]) -> None:
@@ -42,8 +54,7 @@ async def send(request: web.Request, response: web.StreamResponse, values: Itera
         async with asyncio.timeout(WRITE_SECONDS):
             await response.write(data)
     except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
+        _cut_off(request)
         raise ConnectionResetError("the reader is too slow") from None
 
 
@@ -54,15 +65,15 @@ async def follow_entries(
     woken = asyncio.Event()
     with service.follow(woken.set) as following:
         past = service.entries(after=after, pool=pool, subject=subject, limit=limit) if limit else ()
-        response = await begin(request)
-        await send(request, response, past)
-        told = past[-1].serial if past else after
-        dropped = following.dropped
-        while True:
-            await woken.wait()
-            woken.clear()
-            values, dropped = _new(following, dropped)
-            await send(request, response, [v for v in values if _wanted(v, told, pool, subject)])
+        async with streaming(request) as response:
+            await send(request, response, past)
+            told = past[-1].serial if past else after
+            dropped = following.dropped
+            while True:
+                await woken.wait()
+                woken.clear()
+                values, dropped = _new(following, dropped)
+                await send(request, response, [v for v in values if _wanted(v, told, pool, subject)])
 
 
 def _new(following: Following, told_dropped: int) -> tuple[list[Entry | Dropped], int]:
@@ -82,8 +93,15 @@ def _wanted(value: Entry | Dropped, told: int, pool: str, subject: str) -> bool:
 async def follow_logs(request: web.Request, follower: Follower, lines: int, since: float | None) -> web.StreamResponse:
     """The last lines, then each as it is written."""
     history = await asyncio.to_thread(follower.history, lines, since)
-    response = await begin(request)
-    await send(request, response, history)
-    async for batch in follower.added():
-        await send(request, response, batch)
+    async with streaming(request) as response:
+        await send(request, response, history)
+        async for batch in follower.added():
+            await send(request, response, batch)
+    return response
+
+
+async def finite(request: web.Request, values: Iterable[Any]) -> web.StreamResponse:
+    """An answer of these values, a line each."""
+    async with streaming(request) as response:
+        await send(request, response, values)
     return response
