@@ -24,6 +24,7 @@ class Known:
     shim: Identity | None = None
     main: Identity | None = None
     in_cgroup: bool = False
+    opened: bool = False
     started: bool = False
     failure: SpawnFailed | None = None
     exit: Exit | None = None
@@ -43,6 +44,8 @@ class Known:
             case {"event": "forked"}:
                 self.main = identity_of(fact)
                 self.in_cgroup = fact.get("cgroup") is True
+            case {"event": "opened"}:
+                self.opened = True
             case {"event": "started"} if not self.started:
                 return self.spawned()
             case {"event": "failed", "step": str(step), "errno": int(number)} if not self.over:

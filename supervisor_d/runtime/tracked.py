@@ -237,7 +237,7 @@ class Tracked:
             self._received(fact)
         if self.known.over:
             return
-        if self.known.main is None:
+        if self.known.main is None or not self.known.opened:
             self.give_up("its shim died")
             return
         if not self.known.started:

@@ -14,7 +14,18 @@ import os
 import struct
 from _signal import SIGCHLD, set_wakeup_fd  # type: ignore[import-not-found]
 from _signal import signal as set_handler
-from _socket import AF_UNIX, SO_PEERCRED, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, socketpair
+from _socket import (
+    AF_UNIX,
+    CMSG_SPACE,
+    MSG_CMSG_CLOEXEC,
+    SCM_RIGHTS,
+    SO_PEERCRED,
+    SOCK_DGRAM,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socketpair,
+)
 from _socket import socket as Socket  # noqa: N812  (the public name of this class)
 
 __all__ = [
@@ -29,6 +40,7 @@ __all__ = [
     "forbid_new_privileges",
     "fork_into",
     "peer_uid",
+    "receive",
     "set_handler",
     "set_name",
     "set_wakeup_fd",
@@ -44,6 +56,8 @@ _before_fork = ctypes.pythonapi.PyOS_BeforeFork
 _after_fork_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
 _after_fork_child = ctypes.pythonapi.PyOS_AfterFork_Child
 
+_RIGHTS_SPACE = CMSG_SPACE(4 * 253)
+"""253 descriptors at most in one message: SCM_MAX_FD, unix(7)."""
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -77,6 +91,16 @@ def accept(listener: Socket) -> Socket:
     """The next connection, close-on-exec.  Raises OSError."""
     fd, _ = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
     return Socket(fileno=fd)
+
+
+def receive(connection: Socket) -> tuple[bytes, list[int]]:
+    """One datagram with its descriptors, which are close-on-exec; b"" at the end of file."""
+    data, control, _, _ = connection.recvmsg(16, _RIGHTS_SPACE, MSG_CMSG_CLOEXEC)
+    descriptors: list[int] = []
+    for level, kind, rights in control:
+        if level == SOL_SOCKET and kind == SCM_RIGHTS:
+            descriptors += struct.unpack(f"{len(rights) // 4}i", rights)
+    return data, descriptors
 
 
 def peer_uid(connection: Socket) -> int:

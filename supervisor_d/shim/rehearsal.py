@@ -58,7 +58,7 @@ def _live(scratch: str) -> None:
     daemon, link = kernel.socketpair()
     directory = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     daemon.send(wire.encode({"ask": "go"}))
-    _Actor(link, directory, directory, []).run()
+    _Actor().run(link, directory, directory, [])
     daemon.close()
 
 

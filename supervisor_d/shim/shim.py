@@ -7,9 +7,11 @@ zygote may be gone for ever: program, log and records go on, and the shim, block
 
 It moves through these states, once, and each step is a line in the record before anybody is told (wire.py):
 
-    gated     `began` is said.  The daemon puts us on its books and opens the gate; EOF there instead: we end, and
-              nothing was started.  So no process can exist that a daemon doesn't know.
-    starting  the child is forked and held at a gate of its own, `forked` is on record, then it goes on to exec
+    spare     forked by the zygote, all is ready that needs no request
+    gated     `began` is said.  While the daemon puts us on its books, the child is forked, and is on record too
+              (`forked`); it makes itself ready for exec, and waits.  EOF instead of `go`: both end, and no program was
+              started.  So none can run that a daemon doesn't know.
+    starting  the gate is open: the child goes on to exec
     running   `started`
     orphaned  `exited`: the main process ended, but others of its tree live: they may for orphan_grace_seconds
     killing   asked to, or the grace is over: kill_below, at once, at every death, and at growing intervals
@@ -22,10 +24,10 @@ can still be known (runtime/lost.py).
 
 Worked example, `web.0@g1.1`, a shell that starts `sleep 60 &` and dies by SIGKILL, with orphan_grace_seconds 0:
 
-    daemon > zygote   request, with descriptors: link, record, log directory, listeners
-    shim   > daemon   {"event":"began","version":1,"process":[700, ...]}
+    daemon > spare    request, with descriptors: link, record, log directory, listeners
+    shim   > daemon   {"event":"began","version":1,"process":[700, ...]}, {"event":"forked","process":[701, ...]}
     daemon > shim     {"ask":"go"}
-    shim   > daemon   {"event":"forked","process":[701, ...]}, then, exec done, {"event":"started"}
+    shim   > daemon   {"event":"started"}
     SIGCHLD 701       wait4: 701, status 9          > {"event":"exited","status":9, ...}
                       wait4: nothing more, others live (sleep is now our child): kill_below: SIGKILL
     SIGCHLD 702       wait4: 702; wait4: ECHILD     > {"event":"emptied","killed":1, ...}
@@ -34,14 +36,15 @@ Worked example, `web.0@g1.1`, a shell that starts `sleep 60 &` and dies by SIGKI
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
 import time
 from collections.abc import Iterable
-from typing import NoReturn
 
-from supervisor_d.shim import cgroup, child, kernel, tree, wire
+from supervisor_d.shim import cgroup, kernel, tree, wire
+from supervisor_d.shim.child import Child
 from supervisor_d.shim.kernel import Socket
 from supervisor_d.shim.links import Link, Links
 from supervisor_d.shim.logfile import LogFile
@@ -58,49 +61,40 @@ _EVENTS_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOF
 _FIFO_FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-def main(link: Socket, record: int, log_directory: int, listeners: list[int]) -> NoReturn:
-    """What the zygote's child does: one shim's life.  A bug ends it, and the record says why."""
-    try:
-        shim = Shim(link, record, log_directory, listeners)
-        try:
-            shim.run()
-        except Exception as error:  # noqa: BLE001  (the last thing that can be done about it is to record it)
-            shim.say({"event": "broken", "error": repr(error)})
-            os._exit(70)
-        os._exit(0)
-    finally:
-        os._exit(70)
-
-
 class Shim:
-    """One life.  Descriptors: the record's directory, the log's directory, the program's listeners."""
+    """One life.  Made before it has anything to do: all that needs no request is then behind it."""
 
-    def __init__(self, link: Socket, record: int, log_directory: int, listeners: list[int]) -> None:
-        self._record = record
-        self._log_directory = log_directory
-        self._listeners = listeners
-        self._spec: wire.Spec = wire.decode(wire.read(wire.SPEC, record))  # type: ignore[assignment]
-        self._events = os.open(wire.EVENTS, _EVENTS_FLAGS, 0o600, dir_fd=record)
-        self._said: list[bytes] = []
+    def __init__(self) -> None:
         self._loop = Loop()
         self._links = Links(self._loop, self._asked, self._link_ended, self._replay)
-        self._told = Told(self._loop, lambda line: self._links.tell(line, may_drop=True))
-        self._gate: Link | None = self._links.add(link)
+        self._told = Told(self._loop, self._heard)
+        self._said: list[bytes] = []
         self._main = 0
+        self._gate: Link | None = None
         self._report: Socket | None = None
-        self._failure: child.StepError | None = None
+        self._released = False
+        self._failure: tuple[str, int] | None = None
         self._empty = False
         self._killing = False
         self._killed = 0
         self._kill_again = KILL_AGAIN_SECONDS
-
-    def run(self) -> None:
-        """Until released, or until the gate is closed unopened."""
-        kernel.set_name(f"shim {self._spec['id']}")
         kernel.become_subreaper()
-        self._hear_signals()
-        self.say({"event": "began", "version": wire.VERSION, "process": _identity(os.getpid())})
-        self._prepare()
+        self._wakes, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        kernel.set_handler(kernel.SIGCHLD, _nothing)
+        kernel.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+        self._loop.watch(self._wakes, self._died)
+        self._identity = _identity(os.getpid())
+
+    def run(self, link: Socket, record: int, log_directory: int, listeners: list[int]) -> None:
+        """Until released, or until the gate is closed unopened.  Descriptors: of the record's directory, of the log's,
+        and the program's listeners."""
+        self._record = record
+        self._spec: wire.Spec = wire.decode(wire.read(wire.SPEC, record))  # type: ignore[assignment]
+        self._events = os.open(wire.EVENTS, _EVENTS_FLAGS, 0o600, dir_fd=record)
+        self._gate = self._links.add(link)
+        self.say({"event": "began", "version": wire.VERSION, "process": self._identity})
+        if self._gate is not None:  # it may have ended over our first word
+            self._prepare(log_directory, listeners)
         self._loop.run()
 
     def say(self, fact: wire.Message) -> None:
@@ -117,104 +111,117 @@ class Shim:
         yield from self._said
         yield from self._told.kept
 
-    # -- gated
-
-    def _hear_signals(self) -> None:
-        ours, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        kernel.set_handler(kernel.SIGCHLD, lambda *_: None)
-        kernel.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-
-        def died() -> None:
-            os.read(ours, 4096)
-            self._reap()
-
-        self._loop.watch(ours, died)
-
-    def _prepare(self) -> None:
-        """All that can be made while the daemon puts us on its books."""
-        spec, log = self._spec, self._spec["log"]
-        step = f"open the log {spec['log_directory']}/{log['name']}.log"
-        try:
-            file = LogFile(self._log_directory, log["name"], log["max_size_bytes"], log["keep"])
-            step = "make its output"
-            os.mkfifo(wire.FIFO, 0o600, dir_fd=self._record)
-            self._fifo = os.open(wire.FIFO, _FIFO_FLAGS, dir_fd=self._record)
-            if spec["account"]:
-                os.fchown(self._fifo, spec["account"]["uid"], spec["account"]["gid"])
-            step = "make its sockets"
-            self._links.listen(self._record)
-            if spec["notify"]:
-                self._told.listen_for_notify(spec["private_dir"])
-        except OSError as error:
-            self._fail(child.StepError(step, error.errno or 0))
-            return
-        self._pump = Pump(self._fifo, _grow(self._fifo), file, log["block_seconds"])
-        self._loop.watch(self._fifo, self._look, IN | ONESHOT)
+    def _heard(self, line: bytes) -> None:
+        self._links.tell(line, may_drop=True)
 
     def _asked(self, link: Link, message: wire.Message) -> None:
         match message.get("ask"):
             case "go" if link is self._gate:
                 self._gate = None
-                self._start()
+                self._release()
             case "kill" if self._main and not self._empty:
                 self._kill()
             case "release" if self._empty:
                 self._loop.stop()
 
-    def _link_ended(self, link: Link) -> None:
-        if link is self._gate:
-            self._loop.stop()
+    # -- gated
 
-    # -- starting
+    def _prepare(self, log_directory: int, listeners: list[int]) -> None:
+        """All up to exec, while the daemon puts us on its books."""
+        spec = self._spec
+        self._step = "make its output"
+        try:
+            self._make_output()
+            self._fork(listeners)
+            kernel.set_name(f"shim {spec['id']}")
+            log = spec["log"]
+            self._step = f"open the log {spec['log_directory']}/{log['name']}.log"
+            file = LogFile(log_directory, log["name"], log["max_size_bytes"], log["keep"])
+            self._pump = Pump(self._fifo, _grow(self._fifo), file, log["block_seconds"])
+            self._loop.watch(self._fifo, self._look, IN | ONESHOT)
+            self._step = "listen to daemons"
+            self._links.listen(self._record)
+        except OSError as error:
+            self._fail_to_start(self._step, error.errno or 0)
 
-    def _start(self) -> None:
-        if self._failure:
-            return
-        passed = list(self._listeners)
+    def _make_output(self) -> None:
+        account = self._spec["account"]
+        os.mkfifo(wire.FIFO, 0o600, dir_fd=self._record)
+        self._fifo = os.open(wire.FIFO, _FIFO_FLAGS, dir_fd=self._record)
+        if account:
+            os.fchown(self._fifo, account["uid"], account["gid"])
+        if self._spec["notify"]:
+            self._step = "listen to its notifications"
+            self._told.listen_for_notify(self._spec["private_dir"])
+
+    def _fork(self, listeners: list[int]) -> None:
+        """Fork the program's process.  It makes itself ready for exec, and waits at its gate."""
+        self._step = "fork"
+        passed = list(listeners)
         agent = self._told.pair_for_agent() if self._spec["agent"] else None
         if agent:
             passed.append(agent.fileno())
         self._report, gate = kernel.socketpair()
-        try:
-            self._main, in_cgroup = _fork(self._spec["cgroup"])
-        except OSError as error:
-            self._fail(child.StepError("fork", error.errno or 0))
-            return
+        self._main, in_cgroup = _fork_into(self._spec["cgroup"])
         if self._main == 0:
-            child.run(gate.fileno(), self._record, self._spec, passed)
+            Child(gate.fileno(), self._record, self._spec, passed).run()
         gate.close()
         if agent:
             agent.close()
+        self._loop.watch(self._report.fileno(), self._reported)
         self.say({"event": "forked", "process": _identity(self._main), "cgroup": in_cgroup})
-        self._loop.watch(self._report.fileno(), self._started)
-        try:
-            self._report.send(b"!")
-        except OSError:
-            pass  # it was killed already, which its death will tell
 
-    def _started(self) -> None:
+    def _link_ended(self, link: Link) -> None:
+        """The first link's end, with the gate unopened: nobody wants us, and nobody will know of us."""
+        if link is not self._gate:
+            return
+        self._gate = None
+        self._close_report()
+        if self._main and not self._empty:
+            os.waitpid(self._main, 0)
+        cgroup.remove(self._spec["cgroup"])
+        self._loop.stop()
+
+    # -- starting
+
+    def _release(self) -> None:
+        self._released = True
+        self.say({"event": "opened"})
+        if self._report:
+            try:
+                self._report.send(b"!")
+            except OSError:
+                pass  # it was killed already, which its death will tell
+
+    def _reported(self) -> None:
         """Exec closed the child's gate; or the child said which step failed, and ends."""
         if self._report is None:
             return
         try:
             data = self._report.recv(wire.MESSAGE_MAX_BYTES)
         except OSError:
-            data = b""  # it was killed before it could fail
-        self._loop.unwatch(self._report.fileno())
-        self._report.close()
-        self._report = None
+            data = b""  # it was killed with our word unread
+        self._close_report()
         if data:
             failure = wire.decode(data)
-            self._failure = child.StepError(failure["step"], failure["errno"])
-        else:
+            self._failure = (failure["step"], failure["errno"])
+        elif self._released:
             self.say({"event": "started"})
+        else:
+            self._failure = ("wait for its exec", errno.EINTR)
 
-    def _fail(self, failure: child.StepError) -> None:
-        """No program runs and nothing is left."""
-        self._failure = failure
-        self._empty = True
-        cgroup.remove(self._spec["cgroup"])
-        self.say({"event": "failed", "step": failure.step, "errno": failure.number})
+    def _close_report(self) -> None:
+        if self._report:
+            self._loop.unwatch(self._report.fileno())
+            self._report.close()
+            self._report = None
+
+    def _fail_to_start(self, step: str, number: int) -> None:
+        """No program will run; it is told when nothing is left."""
+        self._failure = (step, number)
+        self._close_report()  # a child that waits there ends, and its death brings us on
+        if self._main == 0:
+            self._end()
 
     # -- running
 
@@ -232,13 +239,14 @@ class Shim:
 
     # -- orphaned, killing, empty
 
-    def _reap(self) -> None:
+    def _died(self) -> None:
         """Take note of every death, until no child is left to wait for."""
+        os.read(self._wakes, 4096)
         while self._main and not self._empty:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
-                self._emptied()
+                self._end()
                 return
             if pid == self._main:
                 self._main_exited(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
@@ -250,7 +258,7 @@ class Shim:
                 return
 
     def _main_exited(self, status: int, cpu_seconds: float, max_rss_bytes: int) -> None:
-        self._started()
+        self._reported()
         if self._failure:
             return
         usage = {"cpu_seconds": cpu_seconds, "max_rss_bytes": max_rss_bytes}
@@ -270,14 +278,20 @@ class Shim:
         self._loop.after(self._kill_again, "kill", self._kill)
         self._kill_again = min(2 * self._kill_again, KILL_AGAIN_MAX_SECONDS)
 
-    def _emptied(self) -> None:
-        self._pump.drain()
-        if self._failure:
-            self._fail(self._failure)
-            return
+    def _end(self) -> None:
+        """Nothing is left: what the program wrote last goes to the log, before anybody hears of it."""
         self._empty = True
         cgroup.remove(self._spec["cgroup"])
-        self.say({"event": "emptied", "killed": self._killed, "at": time.time()})
+        if self._failure:
+            step, number = self._failure
+            self.say({"event": "failed", "step": step, "errno": number})
+        else:
+            self._pump.drain()
+            self.say({"event": "emptied", "killed": self._killed, "at": time.time()})
+
+
+def _nothing(*_: object) -> None:
+    """A handler there must be, for the wake-up descriptor to be written."""
 
 
 def _identity(pid: int) -> wire.Identity:
@@ -298,12 +312,12 @@ def _grow(fifo: int) -> int:
     return fcntl.fcntl(fifo, fcntl.F_GETPIPE_SZ)
 
 
-def _fork(into: str) -> tuple[int, bool]:
+def _fork_into(path: str) -> tuple[int, bool]:
     """The child's pid (0 in the child), and whether it was born in the cgroup.  Raises OSError when no way goes."""
-    if not into:
+    if not path:
         return os.fork(), False
     try:
-        directory = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             return kernel.fork_into(directory), True
         finally:

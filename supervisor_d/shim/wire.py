@@ -16,6 +16,7 @@ whoever connects, and then goes on with what happens.
 
     began    version, process (of the shim)        it waits at its gate: nothing runs yet
     forked   process (of the main process)         the program's process exists, held before exec
+    opened                                         the gate was opened: it may go on to exec
     started                                        exec succeeded
     failed   step, errno                           no program runs and none will; nothing is left
     exited   status (of waitpid), at, rusage       the main process ended
@@ -123,6 +124,10 @@ class Identity(NamedTuple):
     boot_id: str
 
 
+_boot: list[str] = []
+"""It lasts as long as we do."""
+
+
 def identify(pid: int, pidfd: int) -> Identity:
     """The identity of `pid`, whose pidfd is open.
 
@@ -130,8 +135,13 @@ def identify(pid: int, pidfd: int) -> Identity:
     Raises OSError (ProcessLookupError, FileNotFoundError) when it is gone.
     """
     fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    boot_id = read("/proc/sys/kernel/random/boot_id").decode().strip()
-    return Identity(pid, int(fields[19]), os.fstat(pidfd).st_ino, boot_id)
+    return Identity(pid, int(fields[19]), os.fstat(pidfd).st_ino, _boot_id())
+
+
+def _boot_id() -> str:
+    if not _boot:
+        _boot.append(read("/proc/sys/kernel/random/boot_id").decode().strip())
+    return _boot[0]
 
 
 def read(path: str, directory: int | None = None) -> bytes:

@@ -1,12 +1,15 @@
-"""The zygote: forks shims.  A process of its own, started by the daemon as `python -I -S zygote.py
-<scratch directory>`.
+"""The zygote: forks shims.  A process of its own, started by the daemon as `python -I -S zygote.py <directory>`.
 
 Why not fork from the daemon: a daemon of 60 MB takes long to fork, and each shim would keep its pages.  A shim that is
-forked from here, from a heap that was collected and frozen, costs half a megabyte of its own.
+forked from here, from a heap that was rehearsed, collected and frozen, costs less than a megabyte.
 
 Descriptor 0 is the control socket (SOCK_SEQPACKET).  A request is one datagram, its descriptors the link, the record's
 directory, the log's directory and the listeners; all else stands in the record.  There is no answer: the shim itself
 speaks, over the link.  EOF (the daemon ended, or was replaced by exec) ends the zygote, and no shim notices.
+
+One shim is always ready, the spare: it waits for the request itself, so that between a crash and the restart there is
+no fork but the program's own.  It holds the write end of a pipe; that end's closing, be it that the spare got a request
+or died, makes the zygote fork the next.
 
 It is a subreaper and ignores SIGCHLD: what a dead shim leaves behind is reaped at once, and not when PID 1 comes to it,
 so that the kernel can tell the exit (runtime/lost.py).
@@ -17,56 +20,90 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import socket
 import sys
+from typing import NoReturn
 
 if __name__ == "__main__":
     # -I -S: nothing of the site, the environment or the directory we were started in is on the path.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-    from supervisor_d.shim import kernel, rehearsal, shim, wire
+    from supervisor_d.shim import child, kernel, rehearsal, wire
+    from supervisor_d.shim.shim import Shim
 
     del sys.path[0]
 else:
-    from supervisor_d.shim import kernel, rehearsal, shim, wire
+    from supervisor_d.shim import child, kernel, rehearsal, wire
+    from supervisor_d.shim.shim import Shim
 
-DESCRIPTORS_MAX = 253
-IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""By shims as well: who stops a whole control group must not take away what holds exits and logs."""
+DAEMON_IS_GONE = b"!"
 
 
-def serve(control: socket.socket) -> None:
-    """Fork a shim for each request, until EOF."""
+def serve(control: kernel.Socket) -> None:
+    """Keep a spare, until EOF."""
     while True:
-        request, descriptors, _, _ = socket.recv_fds(control, 16, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC)
-        if not request:
-            return
-        link, record, log_directory, *listeners = descriptors
-        connection = kernel.Socket(fileno=link)
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
         try:
             pid = os.fork()
         except OSError as error:
-            connection.send(wire.encode({"event": "failed", "step": "fork its shim", "errno": error.errno}))
+            os.close(theirs)
+            told = refuse(control, error)
         else:
             if pid == 0:
-                os.setsid()
-                os.dup2(1, 0)  # /dev/null over the control socket
-                shim.main(connection, record, log_directory, listeners)
-        connection.close()
-        for descriptor in descriptors[1:]:
-            os.close(descriptor)
+                os.close(ours)
+                be_spare(control, theirs)
+            os.close(theirs)
+            told = os.read(ours, 1)
+        os.close(ours)
+        if told == DAEMON_IS_GONE:
+            return
+
+
+def be_spare(control: kernel.Socket, zygote: int) -> NoReturn:
+    """Wait for a request, and be its shim.  A bug ends it, and the record says why."""
+    try:
+        os.setsid()
+        shim = Shim()
+        request, descriptors = kernel.receive(control)
+        if not request:
+            os.write(zygote, DAEMON_IS_GONE)
+            os._exit(0)
+        os.close(zygote)
+        os.dup2(1, 0)  # /dev/null over the control socket
+        link, record, log_directory, *listeners = descriptors
+        try:
+            shim.run(kernel.Socket(fileno=link), record, log_directory, listeners)
+        except Exception as error:  # noqa: BLE001  (the last thing that can be done about it is to record it)
+            shim.say({"event": "broken", "error": repr(error)})
+            os._exit(70)
+        os._exit(0)
+    finally:
+        os._exit(70)
+
+
+def refuse(control: kernel.Socket, reason: OSError) -> bytes:
+    """Answer the next request: no process can be had.  The next spare may have better luck."""
+    request, descriptors = kernel.receive(control)
+    if not request:
+        return DAEMON_IS_GONE
+    os.write(descriptors[0], wire.encode({"event": "failed", "step": "fork its shim", "errno": reason.errno}))
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return b""
 
 
 def main() -> None:
     """Until the daemon is gone."""
     os.umask(0o027)
-    for number in (*IGNORED, signal.SIGCHLD):
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
+        signal.signal(number, signal.SIG_DFL)
+    for number in (*child.IGNORED, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     rehearsal.rehearse(sys.argv[1])
     kernel.set_name("shim zygote")
     kernel.become_subreaper()
     gc.collect()
     gc.freeze()
-    serve(socket.socket(fileno=0))
+    serve(kernel.Socket(fileno=0))
 
 
 if __name__ == "__main__":
