@@ -22,11 +22,11 @@ def test_up_and_down_keeps_those_that_stay() -> None:
         assert len(four) == 4
         assert daemon.pool("one").workers_from == "operator"
         daemon.must("scale", "one=1")
-        (left,) = daemon.pids("one").items()
+        (left,) = daemon.wait_pids("one", 1).items()
         assert left in two.items()
         assert not any(procs.alive(pid) for pid in four.values() if pid != left[1])
         daemon.must("scale", "one=config")
-        assert len(daemon.pids("one")) == 2
+        assert len(daemon.wait_pids("one", 2)) == 2
         assert daemon.pool("one").workers_from == "config"
 
 
@@ -51,7 +51,7 @@ def test_a_scale_outlives_a_killed_daemon_with_every_process() -> None:
         daemon.wait_running("one")
         assert daemon.pids("one") == before
         daemon.must("scale", "one=2")
-        assert len(daemon.pids("one")) == 2
+        daemon.wait_pids("one", 2)
 
 
 def test_a_reload_that_changes_the_number_takes_over_and_one_that_does_not_leaves_it() -> None:
@@ -64,9 +64,7 @@ def test_a_reload_that_changes_the_number_takes_over_and_one_that_does_not_leave
         assert len(before) == 3
         daemon.configure({"one": {**SLEEPER, "restart": {"limit": 5}, "workers": 2}})
         assert daemon.reload().returncode == 0
-        after = daemon.pids("one")
-        assert after.items() < before.items()
-        assert len(after) == 2
+        assert daemon.wait_pids("one", 2).items() < before.items()
 
 
 def test_what_cannot_be_scaled_is_refused_in_words() -> None:

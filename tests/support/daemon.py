@@ -77,7 +77,6 @@ class Daemon:
         self._python = python
         self.marker = new_marker(self.directory)
         self.process: subprocess.Popen[bytes] | None = None
-        self._client = Client(str(self.socket))
         self.configure(pools or {})
 
     # the config
@@ -111,9 +110,13 @@ class Daemon:
             return
         self.close()
 
+    def command(self) -> list[str]:
+        """What runs the daemon in the foreground."""
+        return [self._python, "-m", "supervisor_d", "run", "-c", str(self.config)]
+
     def spawn(self, **popen: Any) -> subprocess.Popen[bytes]:
         """Start a daemon and wait for nothing."""
-        argv = [*self._prefix, self._python, "-m", "supervisor_d", "run", "-c", str(self.config)]
+        argv = [*self._prefix, *self.command()]
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         env = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", **self.env}
         with self._out("out").open("ab") as out, self._out("err").open("ab") as err:
@@ -241,7 +244,7 @@ class Daemon:
 
     def status(self) -> Snapshot:
         """The daemon's picture of this instant."""
-        return msgspec.json.decode(self._client.get("/v1/status"), type=Snapshot)
+        return msgspec.json.decode(Client(str(self.socket)).get("/v1/status"), type=Snapshot)
 
     def pool(self, name: str) -> PoolView:
         """One pool of the picture."""
@@ -257,6 +260,12 @@ class Daemon:
     def pids(self, name: str) -> dict[str, int]:
         """Main pids of the pool's live processes, by process id."""
         return {process.id: process.pid for process in self.live(name) if process.pid}
+
+    def wait_pids(self, name: str, count: int, seconds: float = POOL_SECONDS) -> dict[str, int]:
+        """`pids`, once there are so many: an operation is over while what it retired may still drain."""
+        found = wait_for(lambda: len(self.pids(name)) == count and self.pids(name), seconds, f"{count} of {name}")
+        assert found
+        return found
 
     def pid_of(self, name: str) -> int:
         """The main pid of a pool that has one process."""
@@ -306,7 +315,7 @@ class Daemon:
     def events(self, *, after: int = 0, pool: str = "") -> list[Entry]:
         """The journal, oldest first."""
         query = [("after", str(after)), ("lines", str(MAX_LINES)), *([("pool", pool)] if pool else [])]
-        lines = self._client.get("/v1/events", query).splitlines()
+        lines = Client(str(self.socket)).get("/v1/events", query).splitlines()
         return [msgspec.json.decode(line, type=Entry) for line in lines]
 
     def last_serial(self) -> int:
@@ -336,7 +345,7 @@ class Daemon:
     def story(self) -> str:
         """All that helps to understand a failure: the daemon's output and its workers' last words."""
         paths = [self.config, self._out("out"), self._out("err"), *sorted(self.log_dir.glob("*.log"))]
-        journal = sorted((self.directory / "state").glob("*.jsonl"))
+        journal = sorted(self.directory.glob("**/state/history.jsonl"))
         return "\n".join(f"----- {path.name}\n{_tail(path)}" for path in [*paths, *journal] if path.exists())
 
 

@@ -88,6 +88,8 @@ class FakeProcess:
     empty: bool = False
     shim_alive: bool = True
     stop_asked: bool = False
+    workers: int | None = None
+    """The size that it was brought to in place; None: as it was started."""
     signals: list[tuple[float, str]] = field(default_factory=list)
 
     @property
