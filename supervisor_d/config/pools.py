@@ -17,7 +17,7 @@ from supervisor_d.config.machine import CLEAN_PATH, Machine
 from supervisor_d.config.nodes import plain
 from supervisor_d.config.policies import limits, log_policy, restart_policy, rollout_policy, stop_list
 from supervisor_d.config.problems import Problems, check
-from supervisor_d.config.schema import build, model_of, pool_model
+from supervisor_d.config.schema import build, hints_of, model_of, pool_model
 from supervisor_d.config.site import Site, directory_of
 from supervisor_d.config.sockets import listeners, probes
 from supervisor_d.config.sources import Source
@@ -150,7 +150,7 @@ class PoolReader:
     def _looked_up(self, own: Any, find_program: Callable[[tuple[str, ...]], tuple[str, ...]]) -> Any:
         """The program's own keys with absolute paths, and commands whose program was found."""
         changed: dict[str, Any] = {}
-        for name, hint in typing.get_type_hints(type(own), include_extras=True).items():
+        for name, hint in hints_of(type(own)).items():
             value = getattr(own, name)
             if value and PathName() in typing.get_args(hint):
                 changed[name] = str(self._site.path(value, name))

@@ -48,9 +48,9 @@ def file_model() -> type[BaseModel]:
     return model_of(FileKeys)
 
 
-def common_field_names() -> frozenset[str]:
-    """The keys that every pool has."""
-    return frozenset(field.name for field in dataclasses.fields(CommonKeys))
+def hints_of(keys: type) -> dict[str, Any]:
+    """The annotations of a dataclass, markers included."""
+    return _hints(keys)
 
 
 def build(keys: type, model: BaseModel) -> Any:
@@ -59,10 +59,15 @@ def build(keys: type, model: BaseModel) -> Any:
 
 
 @functools.cache
+def _hints(keys: Callable[..., Any]) -> dict[str, Any]:
+    return typing.get_type_hints(keys, include_extras=True)
+
+
+@functools.cache
 def _model(name: str, parts: tuple[type, ...]) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for part in parts:
-        hints = typing.get_type_hints(part, include_extras=True)
+        hints = hints_of(part)
         fields |= {field.name: (_type(hints[field.name]), _field(field)) for field in dataclasses.fields(part)}
     if "program" in fields:
         fields["program"] = (str, Field(description="What kind of process this is."))
@@ -94,6 +99,8 @@ def _type(hint: Any) -> Any:
         return Annotated[model_of(hint), AfterValidator(functools.partial(build, hint))]
     if origin is Literal or hint is Any:
         return hint
+    if hint is str:
+        return Annotated[str, Strict(), AfterValidator(_without_nul)]
     return Annotated[hint, Strict()]
 
 
@@ -113,7 +120,7 @@ def _union(members: tuple[Any, ...]) -> Any:
 
 def _list_item(hint: Any) -> Any:
     if hint is str:
-        return Annotated[str, Strict(), BeforeValidator(_as_written), WithJsonSchema({"type": ["string", "number"]})]
+        return Annotated[_type(str), BeforeValidator(_as_written), WithJsonSchema({"type": ["string", "number"]})]
     return _type(hint)
 
 
@@ -152,10 +159,19 @@ def _text(value: Any) -> str:
     return value
 
 
-def _path(value: str) -> str:
-    if not value or "\0" in value:
-        raise _problem("must be a path")
+def _without_nul(value: str) -> str:
+    """Nothing that the kernel takes as text may hold a NUL."""
+    if "\0" in value:
+        raise _problem("holds a NUL character")
     return value
+
+
+def _path(value: str) -> str:
+    if not value:
+        raise _problem("must be a path")
+    if value.startswith("~"):
+        raise _problem("`~` is not expanded: write the path out")
+    return _without_nul(value)
 
 
 def _env_value(value: Any) -> Any:
@@ -165,9 +181,7 @@ def _env_value(value: Any) -> Any:
         if len(written) != 1 or not isinstance(name, str) or not name:
             raise _problem("must be text, a number, or {from_env: NAME}")
         return FromEnv(name)
-    if "\0" in _text(written):
-        raise _problem("holds a NUL character")
-    return written
+    return _without_nul(_text(written))
 
 
 def _env_schema() -> dict[str, Any]:

@@ -418,3 +418,38 @@ def test_each_circle_is_told(tmp_path: Path) -> None:
     """
     messages = [problem.message for problem in problems_of(tmp_path, text)]
     assert [message.rpartition(": ")[2] for message in messages] == ["a -> b -> a", "x -> y -> x"]
+
+
+# ------------------------------------------------------------------------------------------------------- oddities
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "words"),
+    [
+        ('command: ["a\\0b"]', "command[0]", "NUL"),
+        ('command: [sleep, "a\\0b"]', "command[1]", "NUL"),
+        ('command: sleep 60\nuser: "a\\0b"', "user", "NUL"),
+        ('command: sleep 60\ncwd: "a\\0b"', "cwd", "NUL"),
+        ('command: sleep 60\nenv: {A: "a\\0b"}', "env.A", "NUL"),
+        ('command: sleep 60\ncwd: ""', "cwd", "must be a path"),
+        ("command: sleep 60\npython: ~/venv/bin/python", "python", "not expanded"),
+        ("command: sleep 60\nstart_timeout: [1s]", "start_timeout", "must be a duration, like 30s"),
+        ("command: sleep 60\nstart_timeout: 365d12h", "", ""),
+        ("command: sleep 60\nlog: {max_size: true}", "log.max_size", "must be a size, like 64MiB"),
+        ("command: sleep 60\nlog: {max_size: 0B}", "log.max_size", "must be at least 1B"),
+        ("command: sleep 60\nstop: [TERM 1s, TERM 1s" + ", TERM 1s" * 15 + ", KILL]", "stop", "more than 16 steps"),
+        ("command: sleep 60\nstop: []", "stop", "must end with KILL"),
+        ("command: sleep 60\nrestart: {backoff: 5m}", "restart.backoff", "is more than `backoff_max`, 1m"),
+        ("command: sleep 60\nrestart: {when: [never]}", "restart.when", "must be always"),
+        ("command: sleep 60\nenv: {from_env: X}\nenv_files: {a: b}", "env_files", "must be text"),
+        ("command: sleep 60\nready: {exec: []}", "ready.exec", "names no program"),
+    ],
+)
+def test_oddities(tmp_path: Path, keys: str, key: str, words: str) -> None:
+    found = problems_of(tmp_path, _pool("program: command\n" + keys))
+    assert [problem.key for problem in found] == ([f"pools.web.{key}"] if key else [])
+    assert all(words in problem.message for problem in found)
+
+
+def test_a_variable_may_be_called_from_env(tmp_path: Path) -> None:
+    assert load_pool(tmp_path, COMMAND + "env: {from_env: x}").env == {"from_env": "x"}
