@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from supervisor_d import __version__
-from supervisor_d.cli.output import note, say_error
+from supervisor_d.cli.output import ReaderGoneError, note, say_error
 from supervisor_d.cli.settings import Settings, with_globals
 from supervisor_d.errors import InternalError, RequestError, SupervisorError
 
@@ -64,12 +64,13 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line.  Returns its exit code; docs/cli.md lists them."""
-    settings = Settings()
+    args = list(sys.argv[1:] if argv is None else argv)
+    settings = Settings(json="--json" in args)  # also for a line that cannot be read to its end
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        return _exit_code(cli.main(argv, prog_name="supervisor-d", standalone_mode=False, obj=settings))
+        return _exit_code(cli.main(args, prog_name="supervisor-d", standalone_mode=False, obj=settings))
     except SupervisorError as error:
         say_error(error, json=settings.json)
         return error.exit_code
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return wrong.exit_code
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
+    except ReaderGoneError:
         _close_stdout()
         return EXIT_BROKEN_PIPE
     except Exception as error:  # noqa: BLE001  the last place: an operator never meets a traceback

@@ -8,10 +8,17 @@ from typing import Any
 from supervisor_d.errors import ConfigError, Problem, SupervisorError
 
 
+class ReaderGoneError(Exception):
+    """Nobody reads standard output any more: `supervisor-d events | head`.  (Click has plans for BrokenPipeError.)"""
+
+
 def say(*lines: str) -> None:
     """Lines of a result."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise ReaderGoneError from None
 
 
 def say_raw(data: bytes) -> None:

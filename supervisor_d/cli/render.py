@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from supervisor_d.logs.line import printable
 
 GAP = "  "
-ELASTIC_MINIMUM = 16
+ELASTIC_MINIMUM = 24
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36, "dim": 2, "bold": 1}
 
 STATE_COLOURS = {

@@ -58,7 +58,11 @@ class Settings:
 
 def settings() -> Settings:
     """The settings of the command that runs."""
-    found = click.get_current_context().find_root().ensure_object(Settings)
+    return _of(click.get_current_context())
+
+
+def _of(context: click.Context) -> Settings:
+    found = context.find_root().ensure_object(Settings)
     if not isinstance(found, Settings):
         raise TypeError("the root context holds something else")
     return found
@@ -67,7 +71,7 @@ def settings() -> Settings:
 def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     """Keep what is given; the later of two places wins."""
     if value not in (None, False):
-        setattr(context.find_root().ensure_object(Settings), str(parameter.name), value)
+        setattr(_of(context), str(parameter.name), value)
 
 
 def _option(*names: str, **options: Any) -> Callable[[_F], _F]:
@@ -90,12 +94,12 @@ def with_globals(command: _F) -> _F:
     return command
 
 
-def pool_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+def pool_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Names of pools for the shell's completion; none when no daemon answers."""
     import msgspec
 
     try:
-        told = msgspec.json.decode(settings().client().get("/v1/status"))
+        told = msgspec.json.decode(_of(context).client().get("/v1/status"))
     except Exception:  # noqa: BLE001  completion must never disturb the line that is being typed
         return []
     return [pool["name"] for pool in told["pools"] if pool["name"].startswith(incomplete)]
