@@ -112,6 +112,8 @@ class Daemon:
         self._build()
         self._note("started", f"supervisor-d {__version__}, pid {os.getpid()}, config {self._figures.config_path}")
         self._listen_to_signals()
+        self._rules = resolve_rules(self._config.daemon.control)
+        await self._serve_public()
         self._take_over_or_accept()
         await self._serve()
 
@@ -129,8 +131,26 @@ class Daemon:
         )
         self._operations = Operations(self._supervisor, self._listeners, self._load, compare)
         self._sampler = Sampler()
+        self._control = Control(
+            Parts(
+                self._supervisor,
+                self._operations,
+                self._host,
+                self._journal,
+                self._listeners,
+                self._sampler,
+                places,
+                self._figures,
+            )
+        )
         loop.set_exception_handler(self._unexpected)
-        for closing in (self._journal.flush, self._host.close, self._attendants.close, self._sampler.close):
+        for closing in (
+            self._console.close,
+            self._journal.flush,
+            self._host.close,
+            self._attendants.close,
+            self._sampler.close,
+        ):
             self._stack.callback(closing)
         self._supervisor.watch(self._look_for_end)
 
@@ -184,26 +204,18 @@ class Daemon:
     def _bind(self, specs: Mapping[str, PoolSpec]) -> None:
         self._listeners.commit(self._listeners.prepare(specs))
 
-    async def _serve(self) -> None:
-        parts = Parts(
-            self._supervisor,
-            self._operations,
-            self._host,
-            self._journal,
-            self._listeners,
-            self._sampler,
-            self._places,
-            self._figures,
-        )
-        self._control = Control(parts)
-        server = ControlServer(self._control, resolve_rules(self._config.daemon.control))
-        await server.start(self._places.control_socket)
-        self._stack.push_async_callback(server.close)
+    async def _serve_public(self) -> None:
+        """Before anything is started: a port that is taken ends the daemon, and then nothing may run."""
         if self._config.daemon.metrics_listen:
             public = PublicServer(self._config.daemon.metrics_listen, self._metrics)
             await public.start()
             self._stack.push_async_callback(public.close)
             self._note("serving", f"metrics on http://{public.address}/metrics")
+
+    async def _serve(self) -> None:
+        server = ControlServer(self._control, self._rules)
+        await server.start(self._places.control_socket)
+        self._stack.push_async_callback(server.close)
         if self._options.show_logs:
             self._spin(self._console.follow_logs(self._control.log_directories), "logs")
         self._spin(self._notifier.feed_watchdog(), "watchdog")

@@ -48,6 +48,36 @@ def test_a_bad_config_at_the_start_exits_78_and_leaves_nothing() -> None:
     daemon.close()
 
 
+@pytest.mark.parametrize("who", ["metrics", "pool"])
+def test_a_port_that_is_taken_at_the_start_exits_73_and_leaves_nothing(who: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        bind = {"bind": address} if who == "pool" else {}
+        settings = {"metrics": {"listen": address}} if who == "metrics" else {}
+        daemon = Daemon({"one": SLEEPER, "two": {**SLEEPER, **bind}}, settings=settings)
+        assert daemon.spawn().wait(20) == 73
+        assert address in daemon.stderr
+        assert "Traceback" not in daemon.stderr
+        daemon.close()
+
+
+def test_output_that_nobody_reads_holds_up_nothing() -> None:
+    """A pipe to a stopped pager: full, and never read."""
+    readable, writable = os.pipe()
+    fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writable, b"x" * 4096)
+    daemon = Daemon({"one": SLEEPER})
+    try:
+        daemon.start(stdout=writable, stderr=writable)
+        with daemon:
+            daemon.wait_running("one")
+            daemon.must("scale", "one=3")
+            assert daemon.stop() == 0
+    finally:
+        os.close(readable)
+        os.close(writable)
+
+
 def test_without_a_daemon_commands_say_so_with_69() -> None:
     daemon = Daemon({"one": SLEEPER})
     for command in (["status"], ["events"], ["reload"], ["scale", "one=2"], ["logs"]):
