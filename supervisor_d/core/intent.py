@@ -191,6 +191,11 @@ def kill_now(intent: Intent) -> Intent:
     return replace(intent, kill_now=True)
 
 
+def lasting(intent: Intent) -> Intent:
+    """The part that outlives the daemon: how this one ends is not to be written down."""
+    return replace(intent, stopping="", kill_now=False)
+
+
 def with_starts_at_once(intent: Intent, starts_at_once: int) -> Intent:
     """Another bound on how many processes may be starting at a time."""
     return replace(intent, starts_at_once=starts_at_once)

@@ -15,6 +15,7 @@ from supervisor_d.core import actions as act
 from supervisor_d.core import events as ev
 from supervisor_d.core.evolve import describe_exit
 from supervisor_d.core.observed import Observed
+from supervisor_d.core.process import State
 from supervisor_d.core.snapshot import Entry
 
 Kind = Literal["event", "action", "operator", "daemon"]
@@ -104,7 +105,8 @@ def _process_reason(event: _ProcessFact, observed: Observed) -> str:
         case ev.SpawnFailed():
             return event.reason
         case ev.BecameReady():
-            return "answered: it may serve"
+            process = observed.find(event.id)
+            return "answered: it may serve" if process and process.state is State.STARTING else ""
         case ev.WorkersReported():
             return _counted(event, observed)
         case ev.WorkerExited():

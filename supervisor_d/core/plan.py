@@ -13,16 +13,17 @@ For each pool, in this order:
 5. settle      sizes in place, successes written down, empty records forgotten
 6. wake        the earliest instant at which any of this would come out differently without a new fact
 
-Words: a process is *current* when it is live and what its slot wants now (generation, size); any other that is not
-yet empty is an *other* of its slot.  A spawn beside a main process that still runs is a *surge*, and surges never
-take the pool above `slots + max_surge`, draining processes included.  A spawn into a free slot replaces what was
-there, so no budget can hold it back: a long drain must not keep a crashed worker down.
+Words: a process is *current* when it is live and what its slot wants now (generation, size), the newest if there are
+more; any other that is not yet empty is an *other* of its slot.  A spawn beside a main process that still runs is a
+*surge*, and surges never take the pool above `slots + max_surge`, draining processes included.  A spawn into a free
+slot replaces what was there, so no budget can hold it back: a long drain must not keep a crashed worker down.  What
+is outdated may go when its slot is served without it, or when `max_unavailable` allows one more slot to be missed.
 
 Worked example, one slot, max_surge 1, max_unavailable 0, `web` rolls from g1 to g2:
 
     web.0@g1 ready                          -> Spawn web.0@g2       (surge: 1 + 1 <= 1 + 1)
     web.0@g1 ready, web.0@g2 starting       -> nothing, wake at the start deadline
-    web.0@g1 ready, web.0@g2 ready          -> Signal web.0@g1 TERM (available 2, one may go)
+    web.0@g1 ready, web.0@g2 ready          -> Signal web.0@g1 TERM (its slot is served without it)
     web.0@g1 stopping, web.0@g2 ready       -> ConcludeRollout succeeded; wake at the stop deadline
     web.0@g1 exited and empty               -> Forget web.0@g1
 """
@@ -94,6 +95,7 @@ class _PoolPlan:
         self.facts = facts
         self.now = draft.now
         self.processes = tuple(facts.processes.values())
+        self.current = self._current_by_slot()
         self.touched: set[str] = set()
         """Processes that this plan already acts on: one action a process and plan."""
 
@@ -180,7 +182,15 @@ class _PoolPlan:
 
     # 3. spawn
 
+    def _current_by_slot(self) -> dict[int, Process]:
+        """The newest of each slot: a former daemon may have left an older one that it was about to stop."""
+        fitting = (process for process in self.processes if self._fits(process))
+        return {process.slot: process for process in sorted(fitting, key=lambda p: (p.began_at, p.id))}
+
     def _current(self, process: Process) -> bool:
+        return self.current.get(process.slot) is process
+
+    def _fits(self, process: Process) -> bool:
         sizes = self.pool.sizes
         return (
             process.live
@@ -199,13 +209,12 @@ class _PoolPlan:
         held = waits_for(self.pool, self.draft.desired, self.draft.observed)
         if held:
             return
-        filled = {p.slot for p in self.processes if self._current(p)}
         others: dict[int, list[Process]] = {}
         for process in self.processes:
             if not (process.ended and process.empty):
                 others.setdefault(process.slot, []).append(process)
         for slot in range(len(self.pool.sizes)):
-            if slot not in filled:
+            if slot not in self.current:
                 self._spawn_slot(slot, others.get(slot, []))
 
     def _spawn_slot(self, slot: int, others: list[Process]) -> None:
@@ -244,7 +253,7 @@ class _PoolPlan:
             return False
         if not running:
             return True
-        if any(p.stop is not None and not p.stop.expected for p in running):
+        if any(p.fault for p in running):
             return False
         occupied = sum(1 for p in self.processes if not p.ended) + self._planned()
         return occupied + 1 <= len(self.pool.sizes) + self.pool.rollout_policy.max_surge
@@ -254,7 +263,8 @@ class _PoolPlan:
 
     def _probing(self) -> bool:
         """Whether a process of the wanted generation is already being tried."""
-        return self._planned() > 0 or any(p.live and p.generation == self.pool.generation for p in self.processes)
+        wanted = (p for p in self.processes if p.generation == self.pool.generation and not p.shim_lost)
+        return self._planned() > 0 or any(p.live for p in wanted)
 
     def _spawn_reason(self, history: SlotFacts, others: list[Process]) -> str:
         if history.attempt and all(p.ended for p in others):
@@ -278,35 +288,47 @@ class _PoolPlan:
         outdated = [p for p in self.processes if p.live and not self._current(p) and p.id not in self.touched]
         if not outdated:
             return
-        spare = self._available() - (len(self._serving_slots()) - self._may_miss())
-        replaced = {p.slot for p in self.processes if self._current(p) and self._settled(p)}
-        for process in sorted(outdated, key=lambda p: (p.slot not in replaced, p.slot, p.id)):
-            serving = self._may_serve(process)
-            if serving and spare <= 0 and not self._stops_first():
+        remaining = list(self.processes)
+        served = {p.slot for p in remaining if self._serves(p)}
+        spare = self._may_miss() - len(self._serving_slots() - served)
+        for process in sorted(outdated, key=self._retire_order):
+            missed = self._serves(process) and not self._substitute(process, remaining)
+            if not self._stops_first() and (self._may_answer(process) or (missed and spare < 1)):
                 continue
-            spare -= serving
+            spare -= missed
+            remaining.remove(process)
             self._stop(process, self._retire_reason(process), expected=True)
+
+    def _may_answer(self, process: Process) -> bool:
+        """An adopted process may serve though it has not told this daemon yet; it will, or miss its start deadline."""
+        return process.adopted and process.state is State.STARTING and process.slot in self._serving_slots()
+
+    def _substitute(self, process: Process, remaining: list[Process]) -> bool:
+        """Whether its slot is served without it; one that lost its shim is a substitute only for another such one."""
+        others = (p for p in remaining if p.slot == process.slot and p is not process)
+        return any(self._serves(p) and (process.shim_lost or not p.shim_lost) for p in others)
+
+    def _retire_order(self, process: Process) -> tuple[bool, int, float]:
+        """What a rollback would go back to goes last; of several in one slot the oldest goes first."""
+        kept = self.pool.rollout is not None and process.generation == self.pool.rollout.from_generation
+        return kept and not process.shim_lost, process.slot, process.began_at
 
     def _serving_slots(self) -> set[int]:
         """The slots of which service is expected: not those whose process did all it had to."""
         return {slot for slot in range(len(self.pool.sizes)) if not self._slot(slot).finished}
 
-    def _may_serve(self, process: Process) -> bool:
-        """Whether stopping it could be missed.  An adopted one may serve before it has answered to this daemon."""
-        known = process.state is State.READY or process.adopted
-        return known and process.slot in self._serving_slots()
+    def _substitute(self, process: Process, remaining: list[Process]) -> bool:
+        """Whether its slot is served without it; for one that lost its shim another such one will do."""
+        others = (p for p in remaining if p.slot == process.slot and p is not process)
+        return any(self._serves(p) or (process.shim_lost and p.state is State.READY) for p in others)
+
+    def _serves(self, process: Process) -> bool:
+        """An outdated process serves by being ready, a current one once it has stayed so."""
+        ready = self._settled(process) if self._current(process) else process.state is State.READY
+        return ready and process.slot in self._serving_slots()
 
     def _settled(self, process: Process) -> bool:
         return rollout.settled(process, self.pool.rollout_policy.min_ready_seconds, self.now)
-
-    def _available(self) -> int:
-        """Processes that serve: outdated ones by being ready, current ones once they have stayed so."""
-        slots = self._serving_slots()
-        return sum(
-            1
-            for p in self.processes
-            if p.slot in slots and (self._settled(p) if self._current(p) else p.state is State.READY)
-        )
 
     def _wake_when_settled(self) -> None:
         for process in self.processes:
@@ -330,6 +352,8 @@ class _PoolPlan:
             return f"{self.pool.name} was scaled to {sum(self.pool.sizes)} workers"
         if process.generation != self.pool.generation:
             return f"replaced by g{self.pool.generation}"
+        if self._fits(process):
+            return "its slot has a newer process"
         return f"its slot wants {self.pool.sizes[process.slot]} workers, not {process.workers}"
 
     # 5. settle

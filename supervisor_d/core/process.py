@@ -54,7 +54,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a main process ended.  Exactly one of `code` and `signal` is set; both None means the kernel could not tell."""
+    """How a main process ended.  Exactly one of `code` and `signal` is set; both None: the kernel could not tell."""
 
     code: int | None = None
     signal: int | None = None
@@ -112,6 +112,11 @@ class Process:
     def ended(self) -> bool:
         """Its main process is gone; its tree may not be."""
         return self.state is State.EXITED
+
+    @property
+    def fault(self) -> str:
+        """The fault of its own that it was stopped for; empty when there is none."""
+        return self.stop.reason if self.stop is not None and not self.stop.expected else ""
 
     @property
     def kill_sent(self) -> bool:

@@ -49,7 +49,7 @@ def was_stable(policy: RestartPolicy, process: Process, now: float) -> bool:
 def after_unexpected_end(process: Process, ended: Exit, reason: str, facts: SlotFacts, now: float) -> SlotFacts:
     """The slot's history after `process` ended without being asked to."""
     policy = process.policy.restart
-    at_fault = process.stop is not None
+    at_fault = bool(process.fault)
     facts = replace(facts, last_exit=ended, last_reason=reason)
     if process.policy.traits.oneshot and ended.ok and not at_fault:
         return replace(facts, finished=True)

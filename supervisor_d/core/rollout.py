@@ -35,6 +35,9 @@ def failure(desired: DesiredPool, facts: PoolFacts) -> str:
     for (slot, generation), history in sorted(facts.slots.items()):
         if generation == desired.generation and (history.attempt or history.failed or history.ended_badly):
             return f"{desired.name}.{slot}@g{generation} {history.last_reason}"
+    for process in facts.processes.values():
+        if process.generation == desired.generation and process.fault:
+            return f"{desired.name}.{process.slot}@g{desired.generation} {process.fault}"
     return ""
 
 
