@@ -317,11 +317,6 @@ class _PoolPlan:
         """The slots of which service is expected: not those whose process did all it had to."""
         return {slot for slot in range(len(self.pool.sizes)) if not self._slot(slot).finished}
 
-    def _substitute(self, process: Process, remaining: list[Process]) -> bool:
-        """Whether its slot is served without it; for one that lost its shim another such one will do."""
-        others = (p for p in remaining if p.slot == process.slot and p is not process)
-        return any(self._serves(p) or (process.shim_lost and p.state is State.READY) for p in others)
-
     def _serves(self, process: Process) -> bool:
         """An outdated process serves by being ready, a current one once it has stayed so."""
         ready = self._settled(process) if self._current(process) else process.state is State.READY
