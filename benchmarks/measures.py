@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,30 +70,33 @@ def crash_to_restart() -> Row:
     )
 
 
-def _lateness(pids: list[int], stop: Callable[[], object]) -> float:
-    fds = [os.pidfd_open(pid) for pid in pids]
-    began = time.perf_counter()
-    stop()
-    late = wait_gone(fds) - began - 1.0
-    for fd in fds:
-        os.close(fd)
+def _lateness(announced: Announcements, order: Callable[[], object]) -> float:
+    """Seconds from a worker's word that TERM came, and one more, to its death."""
+    fd = os.pidfd_open(announced.take(1)[0])
+    with ThreadPoolExecutor(1) as orders:
+        ordered = orders.submit(order)
+        announced.take(1)
+        began = time.perf_counter()
+        late = wait_gone([fd]) - began - 1.0
+        ordered.result()
+    os.close(fd)
     return late
 
 
 def kill_lateness() -> Row:
-    """How long after TERM and one second the KILL has worked, for a worker that ignores TERM."""
+    """How long after TERM and one second the KILL has worked, for a worker that does not end by TERM."""
     with workplace() as place:
         announced = Announcements(place)
         low, ours = [], []
-        floor = Floor(1, announced.argv(stubborn=True))
+        floor = Floor(1, announced.stubborn_argv())
         for _ in range(5):
             floor.start()
-            low.append(_lateness(announced.take(1), floor.stop))
+            low.append(_lateness(announced, floor.stop))
         floor.close()
-        daemon = Daemon(place, {"stubborn": _command(announced.argv(stubborn=True), 1)})
+        daemon = Daemon(place, {"stubborn": _command(announced.stubborn_argv(), 1)})
         for _ in range(5):
             daemon.operate("start", ["stubborn"])
-            ours.append(_lateness(announced.take(1), lambda: daemon.operate("stop", ["stubborn"])))
+            ours.append(_lateness(announced, lambda: daemon.operate("stop", ["stubborn"])))
         daemon.close()
     return Row(
         "lateness of the KILL, median", "ms", statistics.median(ours) * 1e3, statistics.median(low) * 1e3, "10 ms"

@@ -33,6 +33,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def main() -> int:
+    """Measure everything, print the table, write it to the file that the command line names."""
     rows: list[Row] = []
     for measure in MEASURES:
         print(f"{measure.__name__} ...", file=sys.stderr, flush=True)

@@ -25,6 +25,18 @@ DEADLINE_SECONDS = 60.0
 FLOOR = Path(__file__).with_name("floor.py")
 
 
+STUBBORN = """
+import os, signal, sys
+fifo = os.open(sys.argv[1], os.O_WRONLY)
+def say(*_):
+    os.write(fifo, b"%d\\n" % os.getpid())
+signal.signal(signal.SIGTERM, say)
+say()
+while True:
+    signal.pause()
+"""
+
+
 class Announcements:
     """The pids that workers write as they start, with the instant of each."""
 
@@ -34,10 +46,13 @@ class Announcements:
         self._fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._rest = b""
 
-    def argv(self, *, stubborn: bool = False) -> list[str]:
-        """A shell that says its pid and becomes a sleeper; `stubborn` ignores TERM."""
-        trap = "trap '' TERM; " if stubborn else ""
-        return ["/bin/sh", "-c", f"{trap}echo $$ > {self.path}; exec sleep 86400"]
+    def argv(self) -> list[str]:
+        """A shell that says its pid and becomes a sleeper."""
+        return ["/bin/sh", "-c", f"echo $$ > {self.path}; exec sleep 86400"]
+
+    def stubborn_argv(self) -> list[str]:
+        """A program that says its pid at its start and once more at each TERM, and goes on."""
+        return [sys.executable, "-I", "-S", "-c", STUBBORN, str(self.path)]
 
     def take(self, count: int) -> list[int]:
         """The next `count` pids.  Raises TimeoutError after DEADLINE_SECONDS."""
