@@ -7,6 +7,7 @@ import resource
 import signal
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -192,7 +193,7 @@ def _status(daemon: Daemon) -> list[Row]:
     bare = []
     for _ in range(10):
         began = time.perf_counter()
-        subprocess.run([os.environ.get("PYTHON", "python3"), "-I", "-S", "-c", "pass"], check=True)
+        subprocess.run([sys.executable, "-c", "pass"], check=True)
         bare.append(time.perf_counter() - began)
     return [
         Row("status of 100, as an API call", "ms", statistics.median(calls) * 1e3, None, "2 ms"),
