@@ -3,8 +3,9 @@
 Lanes.  Two processes of one slot may live at a time (a rollout).  Each file is written by the one shim that holds its
 flock(2); who finds `web.0.log` held takes `web.0~1.log`, then `web.0~2.log`.  The lock dies with its shim.
 
-Rotation.  At `max_size_bytes` and the end of a line, `web.0.log` becomes `.1`, that `.2`, and the last is removed.  A
-line without end turns it over OVERRUN_BYTES later.
+Rotation.  At `max_size_bytes`, `web.0.log` becomes `.1`, that `.2`, and the last is removed.  An unfinished line goes
+on into the new file, so that no line is cut in two; one longer than LINE_BYTES is waited for, and cut OVERRUN_BYTES
+later.
 
 Index.  `web.0.log.idx` has a line "unix_seconds offset", at most one a second: what was written from `offset` on is
 not older than `unix_seconds`.  It turns over with its file (`web.0.log.1.idx`).
@@ -23,6 +24,7 @@ import time
 from contextlib import suppress
 
 LANES_MAX = 64
+LINE_BYTES = 64 * 1024
 OVERRUN_BYTES = 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
 
@@ -50,7 +52,7 @@ class LogFile:
         Raises BlockingIOError when the pipe is empty; any other OSError is the file's (ENOSPC, EIO, EDQUOT).
         """
         if self._offset >= self._max_size:
-            self._rotate_at_line_end()
+            self._rotate()
         room = max(self._max_size + OVERRUN_BYTES - self._offset, 1)
         moved = os.splice(pipe, self._file, min(CHUNK_BYTES, room), offset_dst=self._offset)
         now = int(time.time())
@@ -66,11 +68,28 @@ class LogFile:
         except OSError:
             return  # as for one that could not be opened
 
-    def _rotate_at_line_end(self) -> None:
-        overrun = self._offset >= self._max_size + OVERRUN_BYTES
-        if overrun or os.pread(self._file, 1, self._offset - 1) == b"\n":
+    def _rotate(self) -> None:
+        """Go on in a new file, where the unfinished line at the end of this one is moved."""
+        line = self._unfinished_line()
+        if line is None:
+            return
+        old, end = os.dup(self._file), self._offset
+        try:
             self._turn_over()
             self._open()
+            if line and os.pwrite(self._file, line, self._offset) == len(line):
+                self._offset += len(line)
+                os.ftruncate(old, end - len(line))
+        finally:
+            os.close(old)
+
+    def _unfinished_line(self) -> bytes | None:
+        """What stands after the last line end; None when that is far away, and there is room to wait for the next."""
+        tail = os.pread(self._file, LINE_BYTES, max(0, self._offset - LINE_BYTES))
+        at = tail.rfind(b"\n")
+        if at >= 0:
+            return tail[at + 1 :]
+        return b"" if self._offset >= self._max_size + OVERRUN_BYTES else None
 
     def _turn_over(self) -> None:
         """Rename the lane's files; the old file stays open and locked until the new one is."""
