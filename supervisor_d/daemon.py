@@ -41,18 +41,20 @@ from supervisor_d.run_options import RunOptions
 from supervisor_d.runtime.adopting import adoption_events
 from supervisor_d.runtime.attendants import Attendants
 from supervisor_d.runtime.contexts import Contexts
+from supervisor_d.runtime.inherited import Inherited, take
 from supervisor_d.runtime.journal import Journal
 from supervisor_d.runtime.linux import Adoption, LinuxHost
-from supervisor_d.runtime.listeners import Listeners
 from supervisor_d.runtime.operations import LoadedConfig, Operations
-from supervisor_d.runtime.places import Lock, Places
+from supervisor_d.runtime.places import Places
 from supervisor_d.runtime.recovery import listening_sockets
 from supervisor_d.runtime.samples import Sampler
 from supervisor_d.runtime.signals import Orders, Signals, detach_output
 from supervisor_d.runtime.state import STATE_VERSION, SavedIntent, StateStore
+from supervisor_d.runtime.succession import Succession, go_back
 from supervisor_d.runtime.supervisor import Supervisor
 from supervisor_d.runtime.systemd import notifier
 from supervisor_d.runtime.tasks import begin
+from supervisor_d.runtime.upgrade import reap_inherited
 
 EX_SOFTWARE = 70
 
@@ -62,9 +64,14 @@ def main(config_path: str, *, options: RunOptions) -> int:
 
     Raises SupervisorError for what an operator can mend: a wrong config, another daemon, a taken port.
     """
-    config = load(config_path, environ=os.environ)
+    inherited = take(os.environ)
     try:
-        return asyncio.run(_run(config, options))
+        config = load(config_path, environ=os.environ)
+    except SupervisorError as error:
+        go_back(inherited, error.message)
+        raise
+    try:
+        return asyncio.run(_run(config, options, inherited))
     except SupervisorError:
         raise
     except Exception:  # noqa: BLE001  crash-only: say it once, end, leave every process alive
@@ -72,10 +79,15 @@ def main(config_path: str, *, options: RunOptions) -> int:
         return EX_SOFTWARE
 
 
-async def _run(config: Config, options: RunOptions) -> int:
+async def _run(config: Config, options: RunOptions, inherited: Inherited) -> int:
     async with AsyncExitStack() as stack:
-        daemon = Daemon(config, options, stack)
-        await daemon.start()
+        stack.callback(reap_inherited(asyncio.get_running_loop()))
+        daemon = Daemon(config, options, stack, inherited)
+        try:
+            await daemon.start()
+        except Exception as error:
+            daemon.succession.go_back(getattr(error, "message", "") or repr(error))
+            raise
         return await daemon.run()
 
 
@@ -91,7 +103,7 @@ class _Loaded:
 class Daemon:
     """One daemon from start to end."""
 
-    def __init__(self, config: Config, options: RunOptions, stack: AsyncExitStack) -> None:
+    def __init__(self, config: Config, options: RunOptions, stack: AsyncExitStack, inherited: Inherited) -> None:
         self._config = config
         self._options = options
         self._stack = stack
@@ -99,16 +111,24 @@ class Daemon:
         self._notifier = notifier()
         spec = config.daemon
         self._places = Places(Path(spec.runtime_dir), Path(spec.state_dir), Path(spec.log_dir))
-        self._lock = Lock(self._places.runtime_dir)
         self._ended = asyncio.Event()
         self._figures = Figures(time.time(), str(Path(config.path).resolve()), config.digest)
+        self.succession = Succession(
+            inherited,
+            places=self._places,
+            config_path=self._figures.config_path,
+            options=options,
+            notifier=self._notifier,
+            environ={},
+        )
+        self._listeners = self.succession.listeners
         self._background: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Take the lock, adopt or accept, open the doors.  Raises SupervisorError; then only runs what ran before."""
         self._places.prepare()
-        self._lock.acquire()
-        self._stack.callback(self._lock.release)
+        self.succession.lock.acquire()
+        self._stack.callback(self.succession.lock.release)
         self._build()
         self._note("started", f"supervisor-d {__version__}, pid {os.getpid()}, config {self._figures.config_path}")
         self._listen_to_signals()
@@ -122,7 +142,6 @@ class Daemon:
         places = self._places
         self._store = StateStore(places.state_dir, places.runtime_dir)
         self._journal = Journal(places.state_dir / "history.jsonl", self._console.show)
-        self._listeners = Listeners()
         contexts = Contexts(places.runtime_dir)
         self._attendants = Attendants(self._post, self._listeners.addresses, contexts.private_dir)
         self._host = LinuxHost(self._post, self._attendants.told, places.runtime_dir, places.log_dir, loop)
@@ -141,6 +160,7 @@ class Daemon:
                 self._sampler,
                 places,
                 self._figures,
+                self.succession,
             )
         )
         loop.set_exception_handler(self._unexpected)
@@ -186,7 +206,7 @@ class Daemon:
             intent = intents.begin(saved.intent if saved else Intent(), self._config.pools)
             self._bind(self._config.pools)
             self._supervisor.change(intents.with_starts_at_once(intent, self._config.daemon.starts_at_once))
-        for event in adoption_events(adoptions, self._host.now()):
+        for event in adoption_events(adoptions, self._supervisor.intent, self._host.now()):
             self._supervisor.post(event)
         self._figures.adopted_total = len(adoptions)
         self._figures.adoption_seconds = time.monotonic() - began if adoptions else 0.0
@@ -202,6 +222,7 @@ class Daemon:
         self._supervisor.restore(intent, self._store.load_successes())
 
     def _bind(self, specs: Mapping[str, PoolSpec]) -> None:
+        self.succession.offer(specs)
         self._listeners.commit(self._listeners.prepare(specs))
 
     async def _serve_public(self) -> None:
@@ -237,6 +258,7 @@ class Daemon:
 
     async def run(self) -> int:
         """Until everything has stopped, or something unexpected happened."""
+        self.succession.tell(self._journal)
         self._notifier.ready("running")
         ended = asyncio.create_task(self._ended.wait())
         either: list[asyncio.Future[Any]] = [ended, self._supervisor.failed]
@@ -246,6 +268,7 @@ class Daemon:
         if self._supervisor.failed.done():
             self._supervisor.failed.result()
         self._store.clear_successes()
+        self.succession.end()
         self._listeners.close(unlink=True)
         self._note("ended", "everything has stopped")
         return 0

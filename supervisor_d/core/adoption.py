@@ -6,7 +6,8 @@ is planned again from Desired, with deadlines of its own.
 
 Whether it was ready is not on record either.  One that is older than its start timeout must have been, or it would
 have been stopped: it is taken as ready.  A younger one may hang at its start: it is starting, has the whole timeout
-once more, and is asked again; until it answers, planning treats it as one that may serve.  The size that a process was
+once more, and is asked again; until it answers, planning treats it as one that may serve.  A generation that a rollout
+is trying out is asked again at any age: nothing but its answer may promote it.  The size that a process was
 brought to in place is not known (0 workers), so its driver is told the wanted size once more.
 
 An end that the record tells is folded in after its adoption, as the event it is: so it is counted, and a oneshot's
@@ -55,7 +56,7 @@ def serial_of(process_id: str) -> int:
     return int(process_id.rpartition(".")[2])
 
 
-def adopted_process(facts: RecordedFacts, pid: int | None, now: float) -> Process:
+def adopted_process(facts: RecordedFacts, pid: int | None, now: float, *, on_trial: bool = False) -> Process:
     """The process as this daemon first knows it; without a pid its start is still under way."""
     process = Process(
         id=facts.id,
@@ -71,6 +72,6 @@ def adopted_process(facts: RecordedFacts, pid: int | None, now: float) -> Proces
         pid=pid,
         adopted=True,
     )
-    if pid is None or now < facts.began_at + facts.policy.start_timeout_seconds:
+    if pid is None or on_trial or now < facts.began_at + facts.policy.start_timeout_seconds:
         return process
     return replace(process, state=State.READY, ready_at=now)

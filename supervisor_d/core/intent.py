@@ -191,11 +191,6 @@ def kill_now(intent: Intent) -> Intent:
     return replace(intent, kill_now=True)
 
 
-def lasting(intent: Intent) -> Intent:
-    """The part that outlives the daemon: how this one ends is not to be written down."""
-    return replace(intent, stopping="", kill_now=False)
-
-
 def with_starts_at_once(intent: Intent, starts_at_once: int) -> Intent:
     """Another bound on how many processes may be starting at a time."""
     return replace(intent, starts_at_once=starts_at_once)
@@ -204,6 +199,12 @@ def with_starts_at_once(intent: Intent, starts_at_once: int) -> Intent:
 def drop(intent: Intent, name: str) -> Intent:
     """Forget a removed pool of which nothing is left."""
     return replace(intent, pools={k: v for k, v in intent.pools.items() if k != name})
+
+
+def on_trial(intent: Intent, pool: str, generation: int) -> bool:
+    """Whether a rollout is trying that generation out."""
+    wanted = intent.pools.get(pool)
+    return wanted is not None and wanted.previous is not None and wanted.wanted.generation == generation
 
 
 def derive(intent: Intent, traits_of: TraitsOf, sizes: Sizes) -> Desired:

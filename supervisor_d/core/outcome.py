@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from supervisor_d.core.change import PoolChange
 
+
 @dataclass(frozen=True, slots=True)
 class PoolOutcome:
     """The end of one pool's part of an operation: `verdict` is one word (`timeout`: it goes on), `reason` says why."""

@@ -104,7 +104,7 @@ class _PoolPlan:
         self._wake_when_settled()
         if self._concluded():
             return
-        if self.pool.running:
+        if self.pool.running and not self.draft.desired.kill_now:
             self._spawn()
             self._retire_outdated()
             self._scale_in_place()

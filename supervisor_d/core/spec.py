@@ -16,7 +16,7 @@ ReadyBy = Literal["exec", "driver"]
 
 @dataclass(frozen=True, slots=True)
 class StopStep:
-    """One step of a stop list: send `signal`, then wait `wait_seconds` for the end.  KILL is last and waits for ever."""
+    """One step of a stop list: send `signal`, then wait `wait_seconds` for the end.  KILL is last, for ever."""
 
     signal: str
     wait_seconds: float = 0.0

@@ -8,11 +8,12 @@ import msgspec
 
 from supervisor_d.core.adoption import RecordedFacts, adopted_process, serial_of
 from supervisor_d.core.events import Adopted, Event, MainExited, TreeEmptied
+from supervisor_d.core.intent import Intent, on_trial
 from supervisor_d.runtime.linux import Adoption
 
 
-def adoption_events(adoptions: Iterable[Adoption], now: float) -> Iterator[Event]:
-    """For each process that has a record: its adoption, then the end that the record already tells.
+def adoption_events(adoptions: Iterable[Adoption], intent: Intent, now: float) -> Iterator[Event]:
+    """For each process that has a record: its adoption under `intent`, then the end that the record already tells.
 
     Raises ValueError for facts that are not ours: the records hold what a daemon of this version wrote, or the
     directory belongs to something else.
@@ -22,7 +23,8 @@ def adoption_events(adoptions: Iterable[Adoption], now: float) -> Iterator[Event
             facts = msgspec.json.decode(adoption.facts, type=RecordedFacts)
         except msgspec.DecodeError as error:
             raise ValueError(f"the record of {adoption.process_id} cannot be read: {error}") from error
-        process = adopted_process(facts, adoption.pid, now)
+        tried = on_trial(intent, facts.pool, facts.generation)
+        process = adopted_process(facts, adoption.pid, now, on_trial=tried)
         yield Adopted(process, serial_of(facts.id), facts.epoch)
         if adoption.exit is not None:
             yield MainExited(facts.id, adoption.exit)

@@ -327,12 +327,12 @@ class World:
         self.agenda.advance(self.now + seconds)
         self.observed = Observed()
         self.invariants.reborn()
-        self._rule(self.stored)
+        self._rule(intents.revived(self.stored))
         for pool, generations in self.stored_successes.items():
             for generation in generations:
                 self._inbox.append(ev.SuccessRecorded(pool, generation))
         found = self.host.adopt(partial(self._post, self._life))
-        self._inbox.extend(adoption_events(found, self.now))
+        self._inbox.extend(adoption_events(found, self.intent, self.now))
         self.agenda.advance(self.now)
         self.turn()
 
@@ -340,7 +340,7 @@ class World:
         self.invariants.ruled(self.intent, intent)
         self.intent = intent
         if stored:
-            self.stored = intents.lasting(intent)
+            self.stored = intent
         self.desired = intents.derive(intent, traits_of, sizes)
 
     def _change(self, intent: Intent) -> None:
