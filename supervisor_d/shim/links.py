@@ -13,6 +13,7 @@ from supervisor_d.shim import wire
 from supervisor_d.shim.kernel import AF_UNIX, SOCK_NONBLOCK, SOCK_STREAM, Socket, accept, peer_uid
 from supervisor_d.shim.loop import IN, OUT, Loop
 
+BACKLOG = 16
 OUTGOING_MAX_BYTES = 256 * 1024
 
 
@@ -109,7 +110,7 @@ class Links:
         """Accept daemons at the socket in the record, whose path by descriptor always fits into 108 bytes (unix(7))."""
         listener = Socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK)
         listener.bind(f"/proc/self/fd/{directory}/{wire.SOCKET}")
-        listener.listen(wire.LINKS_MAX)
+        listener.listen(BACKLOG)
         self._loop.watch(listener.fileno(), lambda: self._accept(listener))
 
     def tell(self, line: bytes, *, may_drop: bool = False) -> None:

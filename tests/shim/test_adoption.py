@@ -19,7 +19,7 @@ from supervisor_d.runtime import pidfd
 from supervisor_d.shim import wire
 from tests.shim.conftest import ID, ShimWorld
 from tests.support import procs
-from tests.support.waiting import eventually, wait_for
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.real
 
