@@ -11,17 +11,18 @@ from dataclasses import dataclass
 
 from supervisor_d import __version__
 from supervisor_d.api.service import Caller
-from supervisor_d.api.wire import OperateRequest, Outcome
+from supervisor_d.api.wire import OperateRequest, Outcome, UpgradeAnswer
 from supervisor_d.core.journal import Note
 from supervisor_d.core.snapshot import DaemonView, Entry, Snapshot, Usage
 from supervisor_d.core.view import Sources, snapshot
-from supervisor_d.errors import UnknownNameError
+from supervisor_d.errors import NotPermittedError, UnknownNameError
 from supervisor_d.runtime.journal import Journal, Subscription
 from supervisor_d.runtime.linux import LinuxHost
 from supervisor_d.runtime.listeners import Listeners
 from supervisor_d.runtime.operations import Operations
 from supervisor_d.runtime.places import Places
 from supervisor_d.runtime.samples import Sampler
+from supervisor_d.runtime.succession import Succession
 from supervisor_d.runtime.supervisor import Supervisor
 
 FRESH_SECONDS = 1.0
@@ -51,6 +52,7 @@ class Parts:
     sampler: Sampler
     places: Places
     figures: Figures
+    succession: Succession
 
 
 class Control:
@@ -139,6 +141,17 @@ class Control:
 
     async def restart(self, caller: Caller, request: OperateRequest) -> Outcome:
         return await self._parts.operations.restart(str(caller), request.pools, request.wait_seconds)
+
+    async def upgrade(self, caller: Caller, python: str) -> UpgradeAnswer:
+        if stopping := self._parts.supervisor.intent.stopping:
+            raise NotPermittedError(f"cannot upgrade: the daemon is stopping ({stopping})")
+        self._parts.journal.record(Note("operator", "upgrade", "", "daemon", f"asked by {caller}"))
+        before = self._parts.journal.entries(limit=1)[-1].serial
+        proof = await self._parts.succession.prove(python)
+        return UpgradeAnswer(__version__, proof.version, os.getpid(), proof.records, before)
+
+    def hand_over(self) -> None:
+        self._parts.succession.hand_over(self._parts.journal)
 
     def shutdown(self, caller: Caller) -> None:
         self._parts.journal.record(Note("operator", "shutdown", "", "daemon", f"asked by {caller}"))

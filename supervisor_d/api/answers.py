@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from supervisor_d.api.wire import MAX_WAIT_SECONDS, ErrorBody, OperateRequest
+from supervisor_d.api.wire import MAX_WAIT_SECONDS, ErrorBody, OperateRequest, UpgradeRequest
 from supervisor_d.errors import (
     AlreadyRunningError,
     ConfigError,
@@ -23,6 +23,7 @@ from supervisor_d.errors import (
     UnknownNameError,
 )
 
+_R = TypeVar("_R", OperateRequest, UpgradeRequest)
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 MAX_NAME = 200
@@ -64,18 +65,30 @@ def meant(name: str, known: Collection[str]) -> str:
 
 def operate_request(data: bytes) -> OperateRequest:
     """The body of a POST, strictly read.  Raises RequestError for anything that is not exactly an OperateRequest."""
-    known = tuple(field.name for field in dataclasses.fields(OperateRequest))
+    request = _request(data, OperateRequest)
+    if not 0 <= request.wait_seconds <= MAX_WAIT_SECONDS:
+        raise RequestError(f"cannot wait {request.wait_seconds} s: 0 to {MAX_WAIT_SECONDS:g} s can be waited for")
+    return request
+
+
+def upgrade_request(data: bytes) -> UpgradeRequest:
+    """The body of an upgrade, strictly read.  Raises RequestError."""
+    request = _request(data, UpgradeRequest)
+    if request.python and not request.python.startswith("/"):
+        raise RequestError(f"cannot upgrade to {request.python[:MAX_NAME]!r}: an absolute path is needed")
+    return request
+
+
+def _request(data: bytes, kind: type[_R]) -> _R:
+    known = tuple(field.name for field in dataclasses.fields(kind))
     try:
         values = msgspec.json.decode(data or b"{}", type=dict[str, Any])
         for name in values:
             if name not in known:
                 raise RequestError(f"cannot read the request: unknown key {name[:MAX_NAME]!r}", hint=meant(name, known))
-        request = msgspec.convert(values, OperateRequest, strict=True)
+        return msgspec.convert(values, kind, strict=True)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"cannot read the request: {str(error)[:MAX_NAME]}") from None
-    if not 0 <= request.wait_seconds <= MAX_WAIT_SECONDS:
-        raise RequestError(f"cannot wait {request.wait_seconds} s: 0 to {MAX_WAIT_SECONDS:g} s can be waited for")
-    return request
 
 
 def known_only(query: Mapping[str, str], known: Collection[str]) -> None:

@@ -20,7 +20,7 @@ from supervisor_d.api.unix import with_short_path
 from supervisor_d.errors import NotPermittedError, Problem, SupervisorError, UnavailableError
 
 if TYPE_CHECKING:
-    from supervisor_d.api.wire import OperateRequest
+    from supervisor_d.api.wire import OperateRequest, UpgradeRequest
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -56,7 +56,7 @@ class Client:
         with self.begin_post(route, request) as exchange:
             return exchange.body(request.wait_seconds + ANSWER_SECONDS)
 
-    def begin_post(self, route: str, request: OperateRequest) -> Exchange:
+    def begin_post(self, route: str, request: OperateRequest | UpgradeRequest) -> Exchange:
         """Ask for an operation; its answer comes when it is over."""
         import msgspec
 

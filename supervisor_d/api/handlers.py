@@ -72,9 +72,13 @@ class Call:
 
     async def body(self) -> OperateRequest:
         """The body.  Raises RequestError when it is not one, or does not arrive in time."""
+        return answers.operate_request(await self.data())
+
+    async def data(self) -> bytes:
+        """The body as it came.  Raises RequestError when it does not arrive in time."""
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                return answers.operate_request(await self.request.read())
+                return await self.request.read()
         except TimeoutError:
             raise RequestError(f"cannot read the request: its body did not arrive within {BODY_SECONDS:g} s") from None
 
@@ -174,6 +178,17 @@ async def stop(call: Call) -> web.StreamResponse:
 async def restart(call: Call) -> web.StreamResponse:
     """Replace the pools' processes by a rollout of the same spec."""
     return await _operate(call, call.service.restart(call.caller, await _pools_only(call)))
+
+
+async def upgrade(call: Call) -> web.StreamResponse:
+    """Let new code prove itself, answer, and become it."""
+    request = answers.upgrade_request(await call.data())
+    response = answers.answer(await call.service.upgrade(call.caller, request.python))
+    response.force_close()
+    await response.prepare(call.request)
+    await response.write_eof()
+    call.service.hand_over()
+    return response
 
 
 async def shutdown(call: Call) -> web.StreamResponse:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
-from supervisor_d.api.wire import OperateRequest, Outcome
+from supervisor_d.api.wire import OperateRequest, Outcome, UpgradeAnswer
 from supervisor_d.core.snapshot import Entry, Snapshot
 
 
@@ -99,6 +99,14 @@ class Service(Protocol):
 
     async def restart(self, caller: Caller, request: OperateRequest) -> Outcome:
         """Replace processes by a rollout of the same spec."""
+        ...
+
+    async def upgrade(self, caller: Caller, python: str) -> UpgradeAnswer:
+        """Let new code prove itself.  Nothing has changed; `hand_over` follows, or nothing."""
+        ...
+
+    def hand_over(self) -> None:
+        """Become what has proven itself.  Returns only when that failed, which the journal tells."""
         ...
 
     def shutdown(self, caller: Caller) -> None:

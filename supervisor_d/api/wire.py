@@ -13,7 +13,18 @@ from supervisor_d.core.outcome import Outcome, PoolOutcome
 from supervisor_d.errors import Problem
 from supervisor_d.logs.line import LogLine
 
-__all__ = ["Dropped", "ErrorBody", "LogLine", "OperateRequest", "Outcome", "PoolChange", "PoolOutcome", "Problem"]
+__all__ = [
+    "Dropped",
+    "ErrorBody",
+    "LogLine",
+    "OperateRequest",
+    "Outcome",
+    "PoolChange",
+    "PoolOutcome",
+    "Problem",
+    "UpgradeAnswer",
+    "UpgradeRequest",
+]
 
 MAX_WAIT_SECONDS = 86_400.0
 """The longest that an operation is waited for."""
@@ -31,6 +42,28 @@ class OperateRequest:
     workers: int | None = None
     """For scale: the number wanted; None gives the pool back to its config."""
     wait_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeRequest:
+    """The body of POST /v1/upgrade."""
+
+    python: str = ""
+    """The interpreter whose supervisor-d is to take over, an absolute path; empty: the one that runs now."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeAnswer:
+    """The new code has proven itself, and the hand-over begins when this answer is sent."""
+
+    before: str
+    after: str
+    """Versions."""
+    pid: int
+    records: int
+    """Processes on record, all of which the new code can read."""
+    serial: int
+    """What became of it is in the journal behind this serial: `upgraded` or `upgrade-failed`."""
 
 
 @dataclass(frozen=True, slots=True)

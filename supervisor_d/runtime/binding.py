@@ -35,19 +35,23 @@ _OWNER_HINT = "only root may give a socket to another user; drop `owner:` and `g
 
 @dataclass(slots=True)
 class Bound:
-    """A listening socket of ours.  `inode` is (device, inode) of a unix socket's file, to unlink no other."""
+    """A listening socket of ours.  `inode` is (device, inode) of a unix socket's file, to unlink no other.
+
+    One that is `foreign` was bound by systemd; its file is left alone.
+    """
 
     socket: socket.socket
     address: Address
     listener: Listener
     inode: tuple[int, int] | None = None
+    foreign: bool = False
 
     @property
     def fd(self) -> int:
         return self.socket.fileno()
 
     @classmethod
-    def adopt(cls, fd: int, listener: Listener) -> Bound:
+    def adopt(cls, fd: int, listener: Listener, *, foreign: bool = False) -> Bound:
         """Take over an open descriptor of which `listens_as` holds.
 
         Owner and mode of its file are taken to be right: a former daemon saw to that.
@@ -56,7 +60,8 @@ class Bound:
         taken.set_inheritable(False)
         actual = _address_of(taken) or Address()
         host = parse_address(listener.address).host
-        return cls(taken, Address(host, actual.port, actual.path), listener, _inode(actual.path))
+        inode = None if foreign else _inode(actual.path)
+        return cls(taken, Address(host, actual.port, actual.path), listener, inode, foreign)
 
     def check(self, listener: Listener) -> None:
         """Whether `change` could be made.  Raises PrepareError."""

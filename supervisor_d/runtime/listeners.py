@@ -19,7 +19,7 @@ reset the connections in their queues.  All sockets are close-on-exec; a shim ge
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from supervisor_d.core.spec import Listener, PoolSpec
@@ -41,10 +41,21 @@ class Prepared:
     settings: Mapping[Key, Listener] = field(default_factory=dict)
 
 
-class Listeners:
-    """Owns the daemon's listening sockets."""
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A socket in use; `pool` is "" for one that is known by its address, `path` for one that has no file."""
 
-    def __init__(self) -> None:
+    fd: int
+    pool: str
+    foreign: bool
+    path: str
+
+
+class Listeners:
+    """Owns the daemon's listening sockets.  `changed` is called whenever there are others than before."""
+
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+        self._changed = changed
         self._bound: dict[Key, Bound] = {}
         self._wanted: Mapping[str, tuple[Key, ...]] = {}
         self._offered: dict[Key, Bound] = {}
@@ -55,11 +66,23 @@ class Listeners:
         fits none is closed.
         """
         for fd in fds:
-            vacancy = self._vacancy(spec, fd)
-            if vacancy is None:
+            if not self.take(spec, fd):
                 os.close(fd)
-            else:
-                self._offered[vacancy[0]] = Bound.adopt(fd, vacancy[1])
+
+    def take(self, spec: PoolSpec, fd: int, *, foreign: bool = False) -> bool:
+        """Whether a socket fits a listener of the spec that has none yet; then it is taken over.
+
+        One that is `foreign` was bound by systemd: owner, mode and file are its socket unit's business.
+        """
+        vacancy = self._vacancy(spec, fd)
+        if vacancy is None:
+            return False
+        self._offered[vacancy[0]] = Bound.adopt(fd, vacancy[1], foreign=foreign)
+        return True
+
+    def held(self) -> tuple[Held, ...]:
+        """Every socket that is in use."""
+        return tuple(Held(bound.fd, key[0], bound.foreign, bound.address.path) for key, bound in self._bound.items())
 
     def prepare(self, specs: Mapping[str, PoolSpec]) -> Prepared:
         """Bind what `specs` need and is not there yet; nothing that exists is changed.
@@ -96,6 +119,7 @@ class Listeners:
         self._offered.clear()
         for key, listener in prepared.settings.items():
             self._bound[key].change(listener)
+        self._changed()
 
     def abandon(self, prepared: Prepared) -> None:
         """Close what was bound for a config that is not accepted."""
@@ -107,6 +131,7 @@ class Listeners:
         """A pool's rollout is over and this spec rules: close the sockets that only another version of it had."""
         self._wanted = {**self._wanted, spec.name: _keys(spec)}
         self._keep({key for keys in self._wanted.values() for key in keys})
+        self._changed()
 
     def fds(self, pool: str) -> tuple[int, ...]:
         """The descriptors of the pool's accepted listeners, in their order."""

@@ -53,12 +53,21 @@ def _directory(path: Path, mode: int) -> None:
 class Lock:
     """flock(2) on `runtime_dir/lock`: held for as long as this process lives, inherited by nobody."""
 
-    def __init__(self, runtime_dir: Path) -> None:
+    def __init__(self, runtime_dir: Path, inherited: int | None = None) -> None:
+        """`inherited` is the descriptor of a predecessor that handed over: its lock is then ours, without a gap."""
         self._path = runtime_dir / "lock"
         self._fd = -1
+        self._inherited = inherited
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that holds it; -1 when it is not held."""
+        return self._fd
 
     def acquire(self) -> None:
         """Take the lock.  Raises AlreadyRunningError with the holder's pid when another daemon has it."""
+        if self._inherited is not None and self._take_over(self._inherited):
+            return
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,6 +81,20 @@ class Lock:
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._fd = fd
+
+    def _take_over(self, fd: int) -> bool:
+        """Whether the inherited descriptor is of this lock; one that is not is closed."""
+        try:
+            same = os.path.samestat(os.fstat(fd), self._path.stat())
+            if same:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            same = False
+        if not same:
+            os.close(fd)
+            return False
+        self._fd = fd
+        return True
 
     def release(self) -> None:
         """Give the lock back; the file stays, since removing it would race with a daemon that waits for it."""

@@ -39,6 +39,8 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        # Whoever started us may have held them back until now: an init, or the daemon that we were (upgrade).
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
     def _end(self, name: str) -> None:
         self._ends += 1

@@ -13,20 +13,23 @@ the event loop itself, twice per period, so that a loop that hangs is a daemon t
     EXTEND_TIMEOUT_USEC=...             draining takes this much longer; sent again and again while it does
     STATUS=...                          one line for `systemctl status`
     WATCHDOG=1                          the loop runs
+    FDSTORE=1 FDNAME=...                keep this descriptor (FDSTOREREMOVE=1: no more), see runtime/fdstore.py
 """
 
 from __future__ import annotations
 
+import array
 import asyncio
 import functools
 import os
 import socket
 import time
-from collections.abc import MutableMapping
-from dataclasses import dataclass
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 
 STATUS_LIMIT_CHARACTERS = 500
 MICROSECONDS = 1_000_000
+_NAMES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +39,21 @@ class Notifier:
     address: str = ""
     watchdog_seconds: float = 0.0
     """How long the manager waits for a WATCHDOG=1 before it acts; 0 means that it does not."""
+    environ: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """What was taken out of the environment: for the daemon that this process becomes by an upgrade."""
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str]) -> Notifier:
         """Read what systemd set for this process, and remove it from `environ`."""
+        taken = {name: environ[name] for name in _NAMES if name in environ}
         address = environ.pop("NOTIFY_SOCKET", "")
         period = environ.pop("WATCHDOG_USEC", "")
         watched = environ.pop("WATCHDOG_PID", "") or str(os.getpid())
         if not period.isdecimal() or watched != str(os.getpid()):
             period = "0"
-        return cls(address, int(period) / MICROSECONDS)
+        return cls(address, int(period) / MICROSECONDS, taken)
 
-    def send(self, *lines: str) -> bool:
+    def send(self, *lines: str, fds: Sequence[int] = ()) -> bool:
         """Send `KEY=value` lines as one message; False when nobody got it.  Never raises, never waits."""
         if not self.address.startswith(("/", "@")):
             return False
@@ -55,7 +61,8 @@ class Notifier:
         address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as out:
-                out.sendto("\n".join(lines).encode(), address)
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+                out.sendmsg(["\n".join(lines).encode()], rights, 0, address)
         except OSError:
             return False
         return True
@@ -80,6 +87,14 @@ class Notifier:
     def extend_timeout(self, seconds: float) -> bool:
         """Starting, reloading or stopping takes up to `seconds` more, counted from now."""
         return self.send(f"EXTEND_TIMEOUT_USEC={round(seconds * MICROSECONDS)}")
+
+    def store(self, name: str, fd: int) -> bool:
+        """Let the manager keep a descriptor under a name, for the daemon that comes after this one's death."""
+        return self.send("FDSTORE=1", f"FDNAME={name}", fds=(fd,))
+
+    def unstore(self, name: str) -> bool:
+        """Let the manager close what it keeps under a name."""
+        return self.send("FDSTOREREMOVE=1", f"FDNAME={name}")
 
     async def feed_watchdog(self) -> None:
         """Feed the watchdog twice per period, for ever; returns at once when nobody watches."""

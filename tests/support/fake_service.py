@@ -17,7 +17,7 @@ from supervisor_d.api.client import Client
 from supervisor_d.api.guard import ConnectionLimits
 from supervisor_d.api.server import ControlServer
 from supervisor_d.api.service import Caller
-from supervisor_d.api.wire import OperateRequest, Outcome, PoolChange, PoolOutcome
+from supervisor_d.api.wire import OperateRequest, Outcome, PoolChange, PoolOutcome, UpgradeAnswer
 from supervisor_d.core.snapshot import (
     DaemonView,
     Entry,
@@ -209,6 +209,16 @@ class FakeService:
 
     async def restart(self, caller: Caller, request: OperateRequest) -> Outcome:
         return await self._operate("restart", caller, request)
+
+    async def upgrade(self, caller: Caller, python: str) -> UpgradeAnswer:
+        self.asked.append(("upgrade", str(caller), python))
+        self.callers.append(caller)
+        if self.refuses is not None:
+            raise self.refuses
+        return UpgradeAnswer("1.0", "2.0", 4711, 3, 0)
+
+    def hand_over(self) -> None:
+        self.finished.append("hand-over")
 
     def shutdown(self, caller: Caller) -> None:
         self.asked.append(("shutdown", str(caller), None))

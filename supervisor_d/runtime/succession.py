@@ -1,0 +1,137 @@
+"""Daemons follow one another: what the one before left for this one, and what this one leaves for the next.
+
+The means are in inherited.py (what came along), upgrade.py (proof and execve) and fdstore.py (systemd); here they meet
+the parts of one daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+
+from supervisor_d import __version__
+from supervisor_d.core.journal import Note
+from supervisor_d.core.spec import PoolSpec
+from supervisor_d.errors import NotPermittedError
+from supervisor_d.run_options import RunOptions
+from supervisor_d.runtime import upgrade
+from supervisor_d.runtime.fdstore import FdStore
+from supervisor_d.runtime.inherited import Inherited, Socket
+from supervisor_d.runtime.journal import Journal
+from supervisor_d.runtime.listeners import Listeners
+from supervisor_d.runtime.places import Lock, Places
+from supervisor_d.runtime.systemd import Notifier
+
+
+class Succession:
+    """One daemon between its predecessor and its successor."""
+
+    def __init__(
+        self,
+        inherited: Inherited,
+        *,
+        places: Places,
+        config_path: str,
+        options: RunOptions,
+        notifier: Notifier,
+        environ: Mapping[str, str],
+    ) -> None:
+        """`environ` is what was taken out of the environment and the next daemon must find there again."""
+        self._inherited = inherited
+        self._places = places
+        self._config_path = config_path
+        self._options = options
+        self._environ = {**environ, **notifier.environ}
+        self._notifier = notifier
+        self._store = FdStore(notifier, inherited.stored)
+        self._proven: tuple[str, upgrade.Proof] | None = None
+        self._proving = False
+        self.lock = Lock(places.runtime_dir, inherited.lock)
+        self.listeners = Listeners(self._listeners_changed)
+
+    # the one before
+
+    def offer(self, specs: Mapping[str, PoolSpec]) -> None:
+        """Give the listeners what came along; what no pool wants is closed."""
+        for each in self._inherited.sockets:
+            named = [specs[each.pool]] if each.pool in specs else specs.values()
+            if not any(self.listeners.take(spec, each.fd, foreign=each.foreign) for spec in named):
+                os.close(each.fd)
+
+    def tell(self, journal: Journal) -> None:
+        """What became of the upgrade by which this daemon came, if it did."""
+        before = self._inherited.predecessor
+        if before is None:
+            return
+        seconds = time.monotonic() - before.began_at
+        if before.failed:
+            self._note(journal, "upgrade-failed", f"{before.failed}; supervisor-d {__version__} rules again")
+        else:
+            text = f"from {before.version} to {__version__} in {seconds * 1000:.0f} ms, pid {os.getpid()} as before"
+            self._note(journal, "upgraded", text)
+
+    def go_back(self, reason: str) -> None:
+        """This daemon cannot start: let the one before rule again, if this one came by an upgrade."""
+        go_back(self._inherited, reason, (*self._held(), *self._inherited.sockets), self._environ)
+
+    # the one after
+
+    async def prove(self, python: str) -> upgrade.Proof:
+        """Let the code of an interpreter ("" for this one) prove itself.  Raises PrepareError, NotPermittedError."""
+        if self._proving:
+            raise NotPermittedError("cannot upgrade: another upgrade is under way")
+        self._proving = True
+        try:
+            proof = await upgrade.prove(python or sys.executable, self._places, self._config_path)
+        finally:
+            self._proving = False
+        self._proven = (python or sys.executable, proof)
+        return proof
+
+    def hand_over(self, journal: Journal) -> None:
+        """Become what was proven.  Returns only when the kernel refuses, which is told: then this daemon goes on."""
+        if self._proven is None:
+            return
+        (python, proof), self._proven = self._proven, None
+        self._note(journal, "hand-over", f"to supervisor-d {proof.version} ({python})")
+        journal.flush()
+        self._notifier.send("WATCHDOG=1")
+        estate = upgrade.Estate(
+            __version__, self._argv(sys.executable), self.lock.fd, self._held(), self._store.stored, self._environ
+        )
+        try:
+            upgrade.hand_over(self._argv(python), estate)
+        except OSError as error:
+            reason = f"{python} cannot be executed: {error.strerror}; supervisor-d {__version__} goes on"
+            self._note(journal, "upgrade-failed", reason)
+
+    def end(self) -> None:
+        """Everything has stopped."""
+        self._store.end(self.listeners.held())
+
+    def _listeners_changed(self) -> None:
+        self._store.bring_to(self.listeners.held())
+
+    def _argv(self, python: str) -> tuple[str, ...]:
+        options = self._options
+        flags = ["--logs" if options.show_logs else "--no-logs", "--log-format", options.log_format]
+        return upgrade.run_argv(python, self._config_path, (*flags, *(() if options.colour else ("--no-color",))))
+
+    def _held(self) -> tuple[Socket, ...]:
+        return tuple(Socket(held.fd, held.pool, held.foreign) for held in self.listeners.held())
+
+    def _note(self, journal: Journal, name: str, reason: str) -> None:
+        journal.record(Note("daemon", name, "", "daemon", reason))
+
+
+def go_back(
+    inherited: Inherited, reason: str, sockets: tuple[Socket, ...] = (), environ: Mapping[str, str] | None = None
+) -> None:
+    """Become the daemon before this one again, if this one came by an upgrade.  Returns when that cannot be."""
+    if inherited.predecessor is None or inherited.lock is None:
+        return
+    given = {each.fd: each for each in sockets or inherited.sockets}
+    estate = upgrade.Estate(__version__, (), inherited.lock, tuple(given.values()), inherited.stored, environ or {})
+    upgrade.go_back(inherited.predecessor, estate, reason)
