@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -61,13 +62,12 @@ def test_the_last_lines_of_one_pool_and_of_all(talkers: Talkers) -> None:
 
 def test_following_shows_what_is_said_from_now_on(talkers: Talkers) -> None:
     talkers.say("one", "before the follower")
-    with _following(talkers.daemon, "logs", "-f", "-n", "1") as follower:
+    with _following(talkers.daemon, "logs", "-f", "-n", "100") as follower:
         _read_until(follower, "before the follower")
         talkers.say("one", "live from one")
         talkers.say("two", "live from two")
         shown = _read_until(follower, "live from two")
         assert "live from one" in shown
-        follower.terminate()
 
 
 def test_following_events_as_json(talkers: Talkers) -> None:
@@ -77,14 +77,18 @@ def test_following_events_as_json(talkers: Talkers) -> None:
         daemon.must("scale", "two=2")
         shown = _read_until(follower, "two.1@")
         assert all(json.loads(line) for line in shown.splitlines() if line.endswith("}"))
-        follower.terminate()
     daemon.must("scale", "two=config")
 
 
-def _following(daemon: Daemon, command: str, *args: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def _following(daemon: Daemon, command: str, *args: str) -> Iterator[subprocess.Popen[bytes]]:
     argv = [sys.executable, "-m", "supervisor_d", command, "-c", str(daemon.config), *args]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, env=env, cwd=daemon.directory)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=env, cwd=daemon.directory) as follower:
+        try:
+            yield follower
+        finally:
+            follower.terminate()
 
 
 def _read_until(follower: subprocess.Popen[bytes], text: str, seconds: float = 20.0) -> str:
