@@ -120,7 +120,11 @@ class Invariants:
             self.guarded.clear()
 
     def reborn(self) -> None:
-        """A new daemon: it knows nothing of ends, stops and totals that the former one saw."""
+        """A new daemon: it knows nothing of ends, stops and totals that the former one saw.
+
+        A spawn that was under way may be tried again, whatever becomes of it.
+        """
+        self.tried = {key: [p for p in tried if p.pid is not None] for key, tried in self.tried.items()}
         self.first_signal.clear()
         self.unexpected.clear()
         self.totals.clear()
