@@ -146,5 +146,29 @@ def test_rotation_keeps_the_newest_lines_whole_and_no_more_files_than_asked() ->
         assert f"line {count - 3000:06d}" in shown[0]
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system, which only root can")
+@pytest.mark.skip_allowed("mounts a small file system, which only root can")
+def test_a_full_disk_blocks_no_process_for_long_and_what_is_lost_is_counted() -> None:
+    daemon = Daemon()
+    log_dir = daemon.directory / "log"
+    log_dir.mkdir()
+    mount = 'mount -t tmpfs -o size=256k none "$0" && exec "$@"'
+    daemon.prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, str(log_dir)]
+    done = daemon.work / "done"
+    script = f"for n in range(40_000): print(f'line {{n:06d}} ' + 'x' * 88)\nopen({str(done)!r}, 'w')"
+    pool = {
+        "program": "command",
+        "command": [sys.executable, "-I", "-S", "-u", "-c", f"import time\n{script}\ntime.sleep(600)"],
+        "log": {"block": "200ms"},
+        "restart": "never",
+    }
+    daemon.configure({"one": pool})
+    with daemon:
+        wait_for(done.exists, 30, "the process to have written 4 MB")
+        wait_for(lambda: daemon.status().daemon.log_dropped_bytes_total > 1_000_000, 10, "the loss to be counted")
+        assert daemon.stop() == 0
+
+
 def _numbers(path: Path) -> list[int]:
     return [int(line.split()[1]) for line in path.read_text().splitlines()]

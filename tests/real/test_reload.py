@@ -7,7 +7,10 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import pytest
 from supervisor_d.api.client import Client, RefusedError
 from supervisor_d.api.wire import OperateRequest
 from tests.support import procs
-from tests.support.daemon import Daemon
+from tests.support.daemon import ROOT, Daemon
 from tests.support.programs import Notes
 from tests.support.waiting import wait_for
 
@@ -80,6 +83,61 @@ def test_what_only_the_daemon_needs_to_know_touches_no_process() -> None:
         assert daemon.reload().returncode == 0
         assert daemon.all_pids() == before
         assert daemon.pool("two").after == ("one",)
+
+
+def test_a_new_release_directory_or_env_file_is_a_new_generation_and_an_old_one_is_not() -> None:
+    daemon = Daemon()
+    for release in ("first", "second"):
+        (daemon.work / release).mkdir()
+    current, env_file = daemon.work / "current", daemon.work / "app.env"
+    current.symlink_to("first")
+    env_file.write_text("COLOUR=blue\n")
+    daemon.configure({"one": {**SLEEPER, "cwd": str(current), "env_files": [str(env_file)]}, "two": SLEEPER})
+    with daemon:
+        daemon.wait_running("one", "two")
+        first, other = daemon.pid_of("one"), daemon.pids("two")
+        assert (Path(f"/proc/{first}/cwd").readlink(), _colour(first)) == (daemon.work / "first", "blue")
+        assert daemon.reload().returncode == 0
+        assert daemon.pid_of("one") == first
+        current.unlink()
+        current.symlink_to("second")
+        assert daemon.reload().returncode == 0
+        (second,) = daemon.wait_pids("one", 1).values()
+        assert (Path(f"/proc/{second}/cwd").readlink(), second != first) == (daemon.work / "second", True)
+        env_file.write_text("COLOUR=green\n")
+        assert daemon.reload().returncode == 0
+        (third,) = daemon.wait_pids("one", 1).values()
+        assert (_colour(third), third != second) == ("green", True)
+        assert daemon.pids("two") == other
+
+
+def _colour(pid: int) -> str:
+    return procs.environment(pid)["COLOUR"]
+
+
+def test_reloads_at_the_same_time_queue_up() -> None:
+    with Daemon({"one": SLEEPER}) as daemon:
+        daemon.wait_running("one")
+        daemon.configure({"one": SLEEPER, "two": SLEEPER})
+        with ThreadPoolExecutor(3) as pool:
+            done = list(pool.map(lambda _: daemon.reload(), range(3)))
+        assert [each.returncode for each in done] == [0, 0, 0]
+        assert len(daemon.all_pids()) == 2
+        assert len([entry for entry in daemon.events() if entry.name == "spawn"]) == 2
+
+
+def test_an_operation_goes_on_when_its_command_is_gone() -> None:
+    daemon = Daemon()
+    notes = Notes(daemon.work / "notes")
+    daemon.configure({"one": {"program": "command", "command": notes.polite("p", 0.5)}})
+    with daemon:
+        notes.wait("p", "ready")
+        argv = [sys.executable, "-m", "supervisor_d", "restart", "one", "--socket", str(daemon.socket)]
+        with subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL) as command:
+            notes.wait("p", "term")
+            command.kill()
+        notes.wait("p", "ready", 2)
+        daemon.wait_running("one")
 
 
 def test_a_generation_that_ends_at_once_is_rolled_back_with_its_reason() -> None:

@@ -73,7 +73,7 @@ class Daemon:
             os.chown(self.directory, owner, -1)
         self._settings = {"allow_root": True, **(settings or {})}
         self.env = dict(env or {})
-        self._prefix = list(prefix)
+        self.prefix = list(prefix)
         self._python = python
         self.marker = new_marker(self.directory)
         self.process: subprocess.Popen[bytes] | None = None
@@ -116,7 +116,7 @@ class Daemon:
 
     def spawn(self, **popen: Any) -> subprocess.Popen[bytes]:
         """Start a daemon and wait for nothing."""
-        argv = [*self._prefix, *self.command()]
+        argv = [*self.prefix, *self.command()]
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         env = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", **self.env}
         with self._out("out").open("ab") as out, self._out("err").open("ab") as err:
