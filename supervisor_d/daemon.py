@@ -2,11 +2,14 @@
 
 A daemon's life:
 
-    load       the config file; every problem at once, exit 78
     places     directories, the lock (exit 75), what former daemons wrote down
-    adopt      whatever has a record runs on, and then the accepted config rules; else the file's config is accepted
+    adopt      whatever has a record runs on, and then the accepted config rules, whatever the file says by now;
+               where there is nothing to adopt, the file is loaded and accepted: every problem at once, exit 78
     serve      control socket, metrics, signals, systemd's notifications
     end        asked: all pools stop, exit 0 with nothing left; unexpected: exit 70, and every process lives on
+
+Processes are without a daemon from its death to the adoption, so that comes before anything is imported that it does
+not need: pydantic and YAML (the config), aiohttp (the servers) and prometheus-client are two thirds of a start.
 """
 
 from __future__ import annotations
@@ -22,21 +25,18 @@ from pathlib import Path
 from typing import Any
 
 from supervisor_d import __version__
-from supervisor_d.api.access import resolve_rules
-from supervisor_d.api.public import PublicServer
-from supervisor_d.api.server import ControlServer
-from supervisor_d.config.diff import compare
-from supervisor_d.config.loader import load
+from supervisor_d.api.access import AccessRules, resolve_rules
+from supervisor_d.config.whereabouts import whereabouts
 from supervisor_d.console import Console
 from supervisor_d.control import Control, Figures, Parts
 from supervisor_d.core import intent as intents
-from supervisor_d.core.config_spec import Config
+from supervisor_d.core.change import PoolChange
+from supervisor_d.core.config_spec import Config, DaemonSpec
 from supervisor_d.core.events import Event
 from supervisor_d.core.intent import Intent
 from supervisor_d.core.journal import Note
 from supervisor_d.core.spec import PoolSpec
 from supervisor_d.errors import SupervisorError
-from supervisor_d.metrics.exposition import render
 from supervisor_d.run_options import RunOptions
 from supervisor_d.runtime.adopting import adoption_events
 from supervisor_d.runtime.attendants import Attendants
@@ -57,6 +57,8 @@ from supervisor_d.runtime.tasks import begin
 from supervisor_d.runtime.upgrade import reap_inherited
 
 EX_SOFTWARE = 70
+LOOK_AT_FILE_SECONDS = 0.5
+"""After an adoption, before the file is looked at: whoever waits for an answer comes first."""
 
 
 def main(config_path: str, *, options: RunOptions) -> int:
@@ -66,12 +68,7 @@ def main(config_path: str, *, options: RunOptions) -> int:
     """
     inherited = take(os.environ)
     try:
-        config = load(config_path, environ=os.environ)
-    except SupervisorError as error:
-        go_back(inherited, error.message)
-        raise
-    try:
-        return asyncio.run(_run(config, options, inherited))
+        return asyncio.run(_run(config_path, options, inherited))
     except SupervisorError:
         raise
     except Exception:  # noqa: BLE001  crash-only: say it once, end, leave every process alive
@@ -79,16 +76,33 @@ def main(config_path: str, *, options: RunOptions) -> int:
         return EX_SOFTWARE
 
 
-async def _run(config: Config, options: RunOptions, inherited: Inherited) -> int:
+async def _run(config_path: str, options: RunOptions, inherited: Inherited) -> int:
     async with AsyncExitStack() as stack:
         stack.callback(reap_inherited(asyncio.get_running_loop()))
-        daemon = Daemon(config, options, stack, inherited)
+        try:
+            daemon = Daemon(config_path, options, stack, inherited)
+        except SupervisorError as error:
+            go_back(inherited, error.message)
+            raise
         try:
             await daemon.start()
         except Exception as error:
             daemon.succession.go_back(getattr(error, "message", "") or repr(error))
             raise
         return await daemon.run()
+
+
+def _load(path: str) -> Config:
+    """The config file as it is now.  Raises ConfigError."""
+    from supervisor_d.config.loader import load
+
+    return load(path, environ=os.environ)
+
+
+def _compare(former: Mapping[str, PoolSpec], wanted: Mapping[str, PoolSpec]) -> tuple[PoolChange, ...]:
+    from supervisor_d.config.diff import compare
+
+    return compare(former, wanted)
 
 
 class _Loaded:
@@ -98,25 +112,29 @@ class _Loaded:
         self.pools: Mapping[str, PoolSpec] = config.pools
         self.starts_at_once = config.daemon.starts_at_once
         self.digest = config.digest
+        self.daemon = config.daemon
 
 
 class Daemon:
     """One daemon from start to end."""
 
-    def __init__(self, config: Config, options: RunOptions, stack: AsyncExitStack, inherited: Inherited) -> None:
-        self._config = config
+    def __init__(self, config_path: str, options: RunOptions, stack: AsyncExitStack, inherited: Inherited) -> None:
+        """Raises ConfigError when the file is to be accepted and cannot be."""
+        found = whereabouts(config_path, environ=os.environ, euid=os.geteuid())
+        self._places = Places(found.runtime_dir, found.state_dir, found.log_dir)
+        self._config_path = str(Path(config_path).resolve())
+        self._config = None if self._places.ruled_before else _load(config_path)
         self._options = options
         self._stack = stack
         self._console = Console(options)
         self._notifier = notifier()
-        spec = config.daemon
-        self._places = Places(Path(spec.runtime_dir), Path(spec.state_dir), Path(spec.log_dir))
         self._ended = asyncio.Event()
-        self._figures = Figures(time.time(), str(Path(config.path).resolve()), config.digest)
+        self._figures = Figures(time.time(), self._config_path, "")
+        self._spec: DaemonSpec | None = None
         self.succession = Succession(
             inherited,
             places=self._places,
-            config_path=self._figures.config_path,
+            config_path=self._config_path,
             options=options,
             notifier=self._notifier,
             environ={},
@@ -130,12 +148,20 @@ class Daemon:
         self.succession.lock.acquire()
         self._stack.callback(self.succession.lock.release)
         self._build()
-        self._note("started", f"supervisor-d {__version__}, pid {os.getpid()}, config {self._figures.config_path}")
+        self._note("started", f"supervisor-d {__version__}, pid {os.getpid()}, config {self._config_path}")
         self._listen_to_signals()
-        self._rules = resolve_rules(self._config.daemon.control)
-        await self._serve_public()
-        self._take_over_or_accept()
-        await self._serve()
+        began = time.monotonic()
+        saved = self._store.load_intent()
+        adoptions = self._host.adopt()
+        if adoptions and saved is not None:
+            self._take_over(saved, adoptions)
+            self._figures.adopted_total = len(adoptions)
+            self._figures.adoption_seconds = time.monotonic() - began
+            await asyncio.sleep(0)  # the turn that acts on what was found
+            await self._serve_adopted()
+        else:
+            await self._accept(saved, adoptions)
+            await self._serve(self._rules)
 
     def _build(self) -> None:
         loop = asyncio.get_running_loop()
@@ -148,7 +174,7 @@ class Daemon:
         self._supervisor = Supervisor(
             self._host, self._attendants, self, self._journal, contexts.of, self._listeners.fds_of
         )
-        self._operations = Operations(self._supervisor, self._listeners, self._load, compare)
+        self._operations = Operations(self._supervisor, self._listeners, self._load, _compare, self._accepted)
         self._sampler = Sampler()
         self._control = Control(
             Parts(
@@ -181,8 +207,8 @@ class Daemon:
 
     def save(self, intent: Intent) -> None:
         """Write the intent down, durably."""
-        figures = self._figures
-        self._store.save_intent(SavedIntent(STATE_VERSION, figures.config_path, figures.config_digest, intent))
+        digest = self._figures.config_digest
+        self._store.save_intent(SavedIntent(STATE_VERSION, self._config_path, digest, intent, self._spec))
 
     def save_successes(self, generations: Mapping[str, tuple[int, ...]]) -> None:
         """Write oneshots' successes down."""
@@ -194,22 +220,62 @@ class Daemon:
 
     # start
 
-    def _take_over_or_accept(self) -> None:
-        """Adopt if anything has a record, and then the accepted config rules; else accept the file's."""
-        began = time.monotonic()
-        saved = self._store.load_intent()
-        adoptions = self._host.adopt()
-        if adoptions and saved is not None:
-            self._revive(intents.revived(saved.intent), adoptions)
-        else:
-            self._store.clear_successes()
-            intent = intents.begin(saved.intent if saved else Intent(), self._config.pools)
-            self._bind(self._config.pools)
-            self._supervisor.change(intents.with_starts_at_once(intent, self._config.daemon.starts_at_once))
+    async def _accept(self, saved: SavedIntent | None, adoptions: list[Adoption]) -> None:
+        """The file's config rules.  Ports are taken before anything is started: one that is taken ends the daemon."""
+        config = _load(self._config_path) if self._config is None else self._config
+        self._spec, self._figures.config_digest = config.daemon, config.digest
+        self._rules = resolve_rules(config.daemon.control)
+        await self._serve_public(config.daemon)
+        self._store.clear_successes()
+        intent = intents.begin(saved.intent if saved else Intent(), config.pools)
+        self._bind(config.pools)
+        self._supervisor.change(intents.with_starts_at_once(intent, config.daemon.starts_at_once))
         for event in adoption_events(adoptions, self._supervisor.intent, self._host.now()):
             self._supervisor.post(event)
-        self._figures.adopted_total = len(adoptions)
-        self._figures.adoption_seconds = time.monotonic() - began if adoptions else 0.0
+
+    def _take_over(self, saved: SavedIntent, adoptions: list[Adoption]) -> None:
+        """What was accepted rules, and the file is not even opened."""
+        self._spec, self._figures.config_digest = saved.daemon, saved.config_digest
+        self._revive(intents.revived(saved.intent), adoptions)
+        for event in adoption_events(adoptions, self._supervisor.intent, self._host.now()):
+            self._supervisor.post(event)
+
+    async def _serve_adopted(self) -> None:
+        """Open the doors; what cannot be opened is told, and never ends what runs."""
+        spec = self._spec or DaemonSpec("", "", "")
+        try:
+            rules = resolve_rules(spec.control)
+        except SupervisorError as error:
+            self._note("control-refused", f"{error.message}; root and the daemon's own user may still ask")
+            rules = AccessRules(os.geteuid())
+        await self._serve(rules)
+        try:
+            await self._serve_public(spec)
+        except SupervisorError as error:
+            self._note("metrics-refused", error.message)
+        self._spin(self._look_at_file(), "config")
+
+    async def _look_at_file(self) -> None:
+        """Tell when the file is not what rules.  Nothing follows from it: a reload is an operator's decision."""
+        await asyncio.sleep(LOOK_AT_FILE_SECONDS)
+        try:
+            config = await asyncio.to_thread(_load, self._config_path)
+        except SupervisorError as error:
+            self._note("config-refused", f"{error}; what was accepted before rules on")
+            return
+        if self._spec is None:
+            self._spec = config.daemon
+        if config.digest != self._figures.config_digest:
+            self._note("config-differs", "the file is not the config that was accepted: `reload` applies it")
+
+    def _accepted(self, loaded: LoadedConfig) -> None:
+        """A reload made another config the one that rules."""
+        assert isinstance(loaded, _Loaded)  # noqa: S101  `_load` made it
+        self._spec, self._figures.config_digest = loaded.daemon, loaded.digest
+        try:
+            self.save(self._supervisor.intent)
+        except OSError as error:
+            self._note("state-refused", f"cannot write down the daemon's settings: {error.strerror}")
 
     def _revive(self, intent: Intent, adoptions: list[Adoption]) -> None:
         """The intent of a former daemon, and its sockets, out of the processes that hold them."""
@@ -225,16 +291,19 @@ class Daemon:
         self.succession.offer(specs)
         self._listeners.commit(self._listeners.prepare(specs))
 
-    async def _serve_public(self) -> None:
-        """Before anything is started: a port that is taken ends the daemon, and then nothing may run."""
-        if self._config.daemon.metrics_listen:
-            public = PublicServer(self._config.daemon.metrics_listen, self._metrics)
+    async def _serve_public(self, spec: DaemonSpec) -> None:
+        if spec.metrics_listen:
+            from supervisor_d.api.public import PublicServer
+
+            public = PublicServer(spec.metrics_listen, self._metrics)
             await public.start()
             self._stack.push_async_callback(public.close)
             self._note("serving", f"metrics on http://{public.address}/metrics")
 
-    async def _serve(self) -> None:
-        server = ControlServer(self._control, self._rules)
+    async def _serve(self, rules: AccessRules) -> None:
+        from supervisor_d.api.server import ControlServer
+
+        server = ControlServer(self._control, rules)
         await server.start(self._places.control_socket)
         self._stack.push_async_callback(server.close)
         if self._options.show_logs:
@@ -242,6 +311,8 @@ class Daemon:
         self._spin(self._notifier.feed_watchdog(), "watchdog")
 
     async def _metrics(self) -> tuple[bytes, str]:
+        from supervisor_d.metrics.exposition import render
+
         await self._control.sampled(within_seconds=1.0)
         return await asyncio.to_thread(render, self._control.snapshot())
 
@@ -252,7 +323,7 @@ class Daemon:
 
     async def _load(self) -> LoadedConfig:
         """The config file as it is now, read and checked beside the loop."""
-        return _Loaded(await asyncio.to_thread(load, self._figures.config_path, environ=os.environ))
+        return _Loaded(await asyncio.to_thread(_load, self._config_path))
 
     # running
 

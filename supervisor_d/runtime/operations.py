@@ -43,11 +43,20 @@ Compare = Callable[[Mapping[str, PoolSpec], Mapping[str, PoolSpec]], tuple[PoolC
 class Operations:
     """Carries out requests one at a time where they could meet (reload), and waits for what becomes of them."""
 
-    def __init__(self, supervisor: Supervisor, listeners: Listeners, load: Load, compare: Compare) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        listeners: Listeners,
+        load: Load,
+        compare: Compare,
+        accepted: Callable[[LoadedConfig], None] = lambda _: None,
+    ) -> None:
+        """`accepted` is told of each config that a reload made the one that rules."""
         self._supervisor = supervisor
         self._listeners = listeners
         self._load = load
         self._compare = compare
+        self._accepted = accepted
         self._reloading = asyncio.Lock()
 
     async def diff(self) -> Outcome:
@@ -73,6 +82,7 @@ class Operations:
                 self._listeners.abandon(prepared)
                 raise
             self._listeners.commit(prepared)
+            self._accepted(loaded)
             touched = tuple(change for change in changes if change.change != "keep")
             self._clear_failures(tuple(change.pool for change in touched if change.change != "add"))
             self._note("reload", "", who, ", ".join(f"{c.change} {c.pool}" for c in touched) or "nothing changed")

@@ -24,6 +24,14 @@ class Places:
         """In a directory of its own: 0750, while workers of other users must be able to pass through runtime_dir."""
         return self.runtime_dir / "control" / "control.sock"
 
+    @property
+    def ruled_before(self) -> bool:
+        """Whether a former daemon left both an accepted config and records; nothing is created to find out."""
+        try:
+            return (self.state_dir / "intent.json").exists() and any((self.runtime_dir / "processes").iterdir())
+        except OSError:
+            return False
+
     def prepare(self) -> None:
         """Create the directories.  Raises PrepareError when one cannot be had or is another user's."""
         _directory(self.runtime_dir, 0o711)

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from supervisor_d.core.config_spec import DaemonSpec
 from supervisor_d.core.intent import Intent, PoolIntent, Version
 from supervisor_d.core.spec import PoolSpec
 from supervisor_d.errors import InternalError
@@ -32,6 +33,8 @@ class SavedIntent:
     config_path: str
     config_digest: str
     intent: Intent
+    daemon: DaemonSpec | None = None
+    """The daemon's own settings as accepted; None in what a former version wrote."""
 
 
 @dataclass(frozen=True, slots=True)
