@@ -1,6 +1,15 @@
-"""`after`: who must be ready before a pool's first start, and, reversed, who must be gone before it stops."""
+"""`after`: who must be ready before a pool's first start, and, reversed, who must be gone before it stops.
+
+Both reach through pools of which nothing runs.  Worked example, `web` after `migrate` after `redis`, where `migrate`
+is a oneshot that succeeded long ago:
+
+    start web and redis     web waits for redis, although migrate is done
+    stop everything         redis waits for web, although nothing of migrate is left
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from supervisor_d.core.desired import Desired, DesiredPool
 from supervisor_d.core.observed import Observed
@@ -25,14 +34,37 @@ def waits_for(pool: DesiredPool, desired: Desired, observed: Observed) -> tuple[
     """
     if observed.pool(pool.name).admitted_epoch == pool.epoch:
         return ()
-    known = (desired.pools[name] for name in pool.after if name in desired.pools)
-    return tuple(dependency.name for dependency in known if not pool_is_ready(dependency, observed))
+    return tuple(d.name for d in _dependencies(pool, desired) if not pool_is_ready(d, observed))
+
+
+def _dependencies(pool: DesiredPool, desired: Desired) -> Iterator[DesiredPool]:
+    """What it comes after, and what the oneshots among them come after; each once, the nearest first."""
+    seen: set[str] = set()
+    names = list(pool.after)
+    while names:
+        name = names.pop(0)
+        found = desired.pools.get(name)
+        if found is None or name in seen:
+            continue
+        seen.add(name)
+        yield found
+        if found.policy.traits.oneshot:
+            names.extend(found.after)
 
 
 def held_by(pool: DesiredPool, desired: Desired, observed: Observed) -> tuple[str, ...]:
-    """The dependents that must be gone before `pool` may stop: those that are to stop as well and still run."""
+    """The dependents, near and far, that must be gone before `pool` may stop: they are to stop too, and still run."""
     return tuple(
-        other.name
-        for other in desired.pools.values()
-        if pool.name in other.after and not other.running and observed.pool(other.name).processes
+        other.name for other in _dependents(pool, desired) if not other.running and observed.pool(other.name).processes
     )
+
+
+def _dependents(pool: DesiredPool, desired: Desired) -> list[DesiredPool]:
+    found: dict[str, DesiredPool] = {}
+    names = [pool.name]
+    while names:
+        name = names.pop(0)
+        nearer = [other for other in desired.pools.values() if name in other.after and other.name not in found]
+        found.update((other.name, other) for other in nearer)
+        names.extend(other.name for other in nearer)
+    return list(found.values())

@@ -51,6 +51,23 @@ def test_waits_only_for_what_the_config_has_and_once_a_start() -> None:
     assert waits_for(t.desired.pools["web"], t.desired, t.observed) == ("db",)
 
 
+def test_both_reach_through_a_oneshot_that_is_done() -> None:
+    t = Transcript(pool("redis"), pool("migrate", traits=ONESHOT, after=("redis",)), pool("web", after=("migrate",)))
+    t.hears(SuccessRecorded("migrate", 1))
+    assert waits_for(t.desired.pools["web"], t.desired, t.observed) == ("redis",)
+    t.does("spawn redis.0@g1.1")
+    t.starts("redis.0@g1.1")
+    t.does("spawn web.0@g1.2")
+    t.wants_all(running=False)
+    assert held_by(t.desired.pools["redis"], t.desired, t.observed) == ("web",)
+
+
+def test_a_circle_is_no_trap() -> None:
+    t = Transcript(pool("a", traits=ONESHOT, after=("b",)), pool("b", traits=ONESHOT, after=("a",)))
+    assert waits_for(t.desired.pools["a"], t.desired, t.observed) == ("b", "a")
+    assert held_by(t.desired.pools["a"], t.desired, t.observed) == ()
+
+
 def test_held_by_dependents_that_are_to_stop_and_still_run() -> None:
     t = Transcript(pool("db"), pool("web", after=("db",)), pool("cron", after=("db",)))
     t.does("spawn db.0@g1.1")

@@ -82,7 +82,8 @@ class Invariants:
             case ev.SpawnFailed(id):
                 process = before.find(id)
                 assert process is not None
-                self._ended_by_itself(process)
+                if process.stop is None or not process.stop.expected:
+                    self._ended_by_itself(process)
             case ev.ShimLost(id):
                 self._disturb(self.world.pool_of(id))
             case ev.PoolRemoved(pool) | ev.FailureCleared(pool):
@@ -248,9 +249,13 @@ class Invariants:
         if pool is None or pool.running or process is None or process.stop is not None or self._timed_out(process):
             return
         for other in world.desired.pools.values():
-            if pool.name in other.after and not other.running:
+            if not other.running and self._comes_after(other, pool.name):
                 left = [p.id for p in world.living(other.name)]
                 assert not left, f"{process_id} is stopped before {left}"
+
+    def _comes_after(self, pool: DesiredPool, name: str) -> bool:
+        pools = self.world.desired.pools
+        return name in pool.after or any(self._comes_after(pools[n], name) for n in pool.after if n in pools)
 
     def _timed_out(self, process: Process) -> bool:
         limit = process.since + process.policy.start_timeout_seconds
