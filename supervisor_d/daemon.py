@@ -48,6 +48,7 @@ from supervisor_d.runtime.operations import LoadedConfig, Operations
 from supervisor_d.runtime.places import Places
 from supervisor_d.runtime.recovery import listening_sockets
 from supervisor_d.runtime.samples import Sampler
+from supervisor_d.runtime.scopes import Scope
 from supervisor_d.runtime.signals import Orders, Signals, detach_output
 from supervisor_d.runtime.state import STATE_VERSION, SavedIntent, StateStore
 from supervisor_d.runtime.succession import Succession, go_back
@@ -128,6 +129,7 @@ class Daemon:
         self._stack = stack
         self._console = Console(options)
         self._notifier = notifier()
+        self._scope = Scope.take(os.environ)
         self._ended = asyncio.Event()
         self._figures = Figures(time.time(), self._config_path, "")
         self._spec: DaemonSpec | None = None
@@ -137,7 +139,7 @@ class Daemon:
             config_path=self._config_path,
             options=options,
             notifier=self._notifier,
-            environ={},
+            environ=self._scope.environ if self._scope else {},
         )
         self._listeners = self.succession.listeners
         self._background: set[asyncio.Task[None]] = set()
@@ -153,6 +155,8 @@ class Daemon:
         began = time.monotonic()
         saved = self._store.load_intent()
         adoptions = self._host.adopt()
+        if not self._host.enter_scope():
+            self._note("scope-refused", "processes live in the daemon's own cgroup; see docs/systemd.md")
         if adoptions and saved is not None:
             self._take_over(saved, adoptions)
             self._figures.adopted_total = len(adoptions)
@@ -170,7 +174,7 @@ class Daemon:
         self._journal = Journal(places.state_dir / "history.jsonl", self._console.show)
         contexts = Contexts(places.runtime_dir)
         self._attendants = Attendants(self._post, self._listeners.addresses, contexts.private_dir)
-        self._host = LinuxHost(self._post, self._attendants.told, places.runtime_dir, places.log_dir, loop)
+        self._host = LinuxHost(self._post, self._attendants.told, places.runtime_dir, places.log_dir, loop, self._scope)
         self._supervisor = Supervisor(
             self._host, self._attendants, self, self._journal, contexts.of, self._listeners.fds_of
         )

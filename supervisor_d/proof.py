@@ -1,8 +1,9 @@
 """Can this code take over from the daemon that runs?  `python -I -m supervisor_d.proof` is asked before an upgrade.
 
 It imports every module, as a daemon would sooner or later, and reads with its own eyes what the running daemon has
-written down: the accepted config and the operators' decisions, each process's record, the config file.  What only a
-newer version can have written is refused here, and not found out after the hand-over.
+written down: the accepted config and the operators' decisions, and each process's record.  What only a newer version
+can have written is refused here, and not found out after the hand-over.  Where nothing runs, the config file is read too,
+since it is what a new daemon would start from.
 
 Exit 0 with a line of JSON (runtime/upgrade.py, Proof), or 1 with the reason as the last line of standard error.
 Nothing is written, and nothing is started.
@@ -44,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         import_everything()
         StateStore(options.state_dir, options.runtime_dir).load_intent()
         records = sum(read_record(record) for record in Records(options.runtime_dir))
-        load(options.config, environ=os.environ)
+        if not records:  # else the accepted config rules, whatever the file says
+            load(options.config, environ=os.environ)
     except SupervisorError as error:
         print(error.message.splitlines()[0], file=sys.stderr)  # noqa: T201
         return 1

@@ -44,6 +44,8 @@ class Cgroups:
         try:
             self._parent.mkdir(exist_ok=True)
             path.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            return ""  # the scope that it would be in is gone, until the next zygote makes it again
         except OSError:
             self._parent = None  # no rights: the same for the next one
             return ""

@@ -35,6 +35,7 @@ from supervisor_d.runtime.cgroups import Cgroups, own_cgroup
 from supervisor_d.runtime.host import Emit, Told
 from supervisor_d.runtime.known import Known, known_from
 from supervisor_d.runtime.records import Record, Records, make_spec
+from supervisor_d.runtime.scopes import Scope
 from supervisor_d.runtime.tracked import Ties, Tracked
 from supervisor_d.runtime.zygote import Zygote
 from supervisor_d.shim import wire
@@ -77,7 +78,13 @@ class LinuxHost:
     """The Host of the running daemon (runtime/host.py), on one runtime directory."""
 
     def __init__(
-        self, emit: Emit, told: Told, runtime_dir: Path, log_dir: Path, loop: asyncio.AbstractEventLoop
+        self,
+        emit: Emit,
+        told: Told,
+        runtime_dir: Path,
+        log_dir: Path,
+        loop: asyncio.AbstractEventLoop,
+        scope: Scope | None = None,
     ) -> None:
         self._emit = emit
         self._loop = loop
@@ -85,8 +92,9 @@ class LinuxHost:
         self._ties = Ties(loop, emit, told, self._answered, self._unanswered)
         self._records = Records(runtime_dir)
         self._records.prepare()
-        self._cgroups = Cgroups(runtime_dir, own_cgroup())
-        self._zygote = Zygote(runtime_dir / "rehearsal")
+        self._runtime_dir = runtime_dir
+        self._cgroups = Cgroups(runtime_dir, scope.cgroup if scope else own_cgroup())
+        self._zygote = Zygote(runtime_dir / "rehearsal", scope)
         self._tracked: dict[str, Tracked] = {}
         self._waiting: deque[_Request] = deque()
         self._asked: dict[str, _Request] = {}
@@ -125,6 +133,17 @@ class LinuxHost:
         tracked = Tracked(self._ties, record, spec, Known(process_id, launch.argv[0]))
         self._tracked[process_id] = tracked
         self._waiting.append(_Request(tracked, log_dir, tuple(os.dup(fd) for fd in listeners)))
+
+    def enter_scope(self) -> bool:
+        """Start the zygote in its scope, which must be there before the first spawn; False when it was refused."""
+        wanted = self._zygote.scope
+        if wanted is None:
+            return True
+        with suppress(OSError):
+            self._zygote.be_ready()
+        if self._zygote.scope is None:
+            self._cgroups = Cgroups(self._runtime_dir, own_cgroup())
+        return self._zygote.scope is not None
 
     def signal(self, process_id: str, signal_name: str) -> None:
         if tracked := self._tracked.get(process_id):

@@ -1,4 +1,8 @@
-"""The daemon's side of the zygote: started when first needed, and again when it died."""
+"""The daemon's side of the zygote: started when first needed, and again when it died.
+
+Under systemd it lives in the scope of our processes (runtime/scopes.py), and is what keeps the scope alive while there
+are none.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from supervisor_d.runtime.scopes import Scope
 from supervisor_d.shim import wire
 
 _COMMAND = (sys.executable, "-I", "-S", str(Path(wire.__file__).with_name("zygote.py")))
@@ -18,8 +23,9 @@ _REQUEST = b"shim"
 class Zygote:
     """Sends requests for shims.  Death of the zygote is found out by the next request."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, scope: Scope | None = None) -> None:
         self._scratch = scratch
+        self._scope = scope
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -37,6 +43,16 @@ class Zygote:
             self.close()
             socket.send_fds(self._start(), [_REQUEST], descriptors)
 
+    @property
+    def scope(self) -> Scope | None:
+        """The scope that it is started in; None once that was refused."""
+        return self._scope
+
+    def be_ready(self) -> None:
+        """Start it now.  Raises OSError."""
+        if self._control is None:
+            self._start()
+
     def close(self) -> None:
         """Let it end, by EOF; no shim notices."""
         if self._control:
@@ -51,18 +67,39 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                self._process = subprocess.Popen(
-                    (*_COMMAND, str(self._scratch)),
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    cwd="/",
-                    env={},
-                    start_new_session=True,
-                )
+                self._process = self._in_scope(theirs.fileno()) or self._run(self._command, theirs.fileno())
         except OSError:
             ours.close()
             raise
         ours.setblocking(False)
         self._control = ours
         return ours
+
+    @property
+    def _command(self) -> tuple[str, ...]:
+        return (*_COMMAND, str(self._scratch))
+
+    def _in_scope(self, control: int) -> subprocess.Popen[bytes] | None:
+        """A zygote in the scope; None where there is to be none, or it is refused, now and for ever."""
+        scope = self._scope
+        if scope is None:
+            return None
+        with suppress(OSError):
+            if scope.lives():
+                process = self._run(self._command, control)
+                scope.admit(process.pid)
+                return process
+            process = self._run(scope.making(self._command), control)
+            if scope.await_admission(process):
+                return process
+            process.kill()
+            process.wait()
+        self._scope = None
+        return None
+
+    @staticmethod
+    def _run(command: tuple[str, ...], control: int) -> subprocess.Popen[bytes]:
+        null = subprocess.DEVNULL
+        return subprocess.Popen(
+            command, stdin=control, stdout=null, stderr=null, cwd="/", env={}, start_new_session=True
+        )

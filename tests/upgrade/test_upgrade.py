@@ -189,11 +189,21 @@ def test_an_interpreter_without_us_is_refused(sleeping: Daemon) -> None:
     assert "sleep" in procs.command_line(sleeping.pids("one").popitem()[1])
 
 
-def test_a_config_file_with_mistakes_is_told_before_anything_is_done(sleeping: Daemon) -> None:
+def test_a_config_file_with_mistakes_hinders_nobody_who_has_processes(sleeping: Daemon) -> None:
+    before = sleeping.all_pids()
     sleeping.write("pools: nonsense\n")
-    done = sleeping.cli("upgrade")
-    assert done.returncode == 73
-    assert "supervisor-d.yaml" in done.stderr
+    sleeping.must("upgrade")
+    assert sleeping.all_pids() == before
+
+
+def test_a_config_file_with_mistakes_is_told_where_nothing_runs() -> None:
+    with Daemon() as daemon:
+        text = daemon.config.read_text()
+        daemon.write("pools: nonsense\n")
+        done = daemon.cli("upgrade")
+        assert done.returncode == 73
+        assert "supervisor-d.yaml:1:" in done.stderr
+        daemon.write(text)
 
 
 def test_a_successor_that_fails_in_earnest_gives_way_to_its_predecessor(sleeping: Daemon, tmp_path: Path) -> None:
