@@ -48,6 +48,14 @@ class BecameReady:
 
 
 @dataclass(frozen=True, slots=True)
+class NotReadyYet:
+    """The process was asked and did not answer well: `why`, as in `http /healthz answered 503`."""
+
+    id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkersReported:
     """The driver counted the workers inside a process."""
 
@@ -161,6 +169,7 @@ Event = (
     | Spawned
     | SpawnFailed
     | BecameReady
+    | NotReadyYet
     | WorkersReported
     | WorkerExited
     | ScaleAsked

@@ -38,7 +38,7 @@ def _table() -> dict[tuple[State, type], State]:
         table[state, ev.MainExited] = _S.EXITED
         table[state, ev.KillSent] = _S.KILLING
     for state in _S:
-        for told in (ev.WorkersReported, ev.WorkerExited, ev.ShimLost):
+        for told in (ev.WorkersReported, ev.WorkerExited, ev.NotReadyYet, ev.ShimLost):
             table[state, told] = state
     for state in (_S.READY, _S.STOPPING, _S.KILLING, _S.EXITED):
         table[state, ev.BecameReady] = state
@@ -52,6 +52,7 @@ ProcessEvent = (
     ev.Spawned
     | ev.SpawnFailed
     | ev.BecameReady
+    | ev.NotReadyYet
     | ev.WorkersReported
     | ev.WorkerExited
     | ev.ScaleAsked
@@ -154,6 +155,8 @@ def _add_fact(process: Process, event: ProcessEvent, now: float) -> Process:
         case ev.BecameReady():
             fresh = process.state is State.READY and process.ready_at is None
             return replace(process, ready_at=now) if fresh else process
+        case ev.NotReadyYet():
+            return replace(process, unready=event.why)
         case ev.WorkersReported():
             return _workers_reported(process, event)
         case ev.WorkerExited() | ev.Forgotten():

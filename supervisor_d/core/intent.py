@@ -201,6 +201,13 @@ def drop(intent: Intent, name: str) -> Intent:
     return replace(intent, pools={k: v for k, v in intent.pools.items() if k != name})
 
 
+def spec_of(intent: Intent, pool: str, generation: int) -> PoolSpec | None:
+    """The spec of a generation, as long as it is wanted or could be gone back to."""
+    known = intent.pools.get(pool)
+    versions = (known.wanted, known.previous) if known is not None else ()
+    return next((v.spec for v in versions if v is not None and v.generation == generation), None)
+
+
 def on_trial(intent: Intent, pool: str, generation: int) -> bool:
     """Whether a rollout is trying that generation out."""
     wanted = intent.pools.get(pool)

@@ -69,7 +69,7 @@ def describe_event(event: ev.Event, observed: Observed) -> Note | None:
     match event:
         case ev.SuccessRecorded() | ev.FailureCleared() | ev.PoolRemoved():
             return _about_pool(event)
-        case ev.SpawnBegan() | ev.ScaleAsked() | ev.StopSignalled() | ev.KillSent() | ev.Forgotten():
+        case ev.NotReadyYet() | ev.SpawnBegan() | ev.ScaleAsked() | ev.StopSignalled() | ev.KillSent() | ev.Forgotten():
             return None
         case ev.Adopted(process=process):
             reason = f"taken over from a former daemon, {process.state}"

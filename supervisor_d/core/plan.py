@@ -148,7 +148,8 @@ class _PoolPlan:
         if self.now < process.since + limit:
             self.draft.wake(process.since + limit)
             return
-        self._stop(process, f"not ready within {limit:g} s", expected=False)
+        why = f": {process.unready}" if process.unready else ""
+        self._stop(process, f"not ready within {limit:g} s{why}", expected=False)
 
     def _stop(self, process: Process, reason: str, *, expected: bool) -> None:
         """Begin the stop list.  Nothing runs yet in a process without a pid: it is killed at its gate."""

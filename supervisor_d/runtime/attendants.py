@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from supervisor_d.core.events import NotReadyYet
 from supervisor_d.core.process import Process, State
 from supervisor_d.core.spec import Launch, PoolSpec
 from supervisor_d.runtime.drivers.base import Driver
@@ -43,7 +44,7 @@ class Attendants:
         self._addresses = addresses
         self._private_dir = private_dir
         self._readiness = Readiness(emit)
-        self._prober = Prober(self._readiness.probes_ready)
+        self._prober = Prober(self._readiness.probes_ready, lambda process_id, why: emit(NotReadyYet(process_id, why)))
         self._drivers: dict[str, Driver] = {}
         self._attended: dict[str, Attended] = {}
 
@@ -82,10 +83,6 @@ class Attendants:
         self._prober.ended(process_id)
         if attended is not None and attended.driver is not None:
             attended.driver.ended(process_id)
-
-    def failure(self, process_id: str) -> str:
-        """How a process's probes were last not answered well, for people; empty when there is nothing to say."""
-        return self._prober.failure(process_id)
 
     def close(self) -> None:
         """Let everything go, as if the daemon had died: the processes live on."""

@@ -7,6 +7,7 @@ run side by side; on the whole host at most ASKED_AT_ONCE questions are open, EX
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 
 from supervisor_d.core.spec import Launch, Probe
@@ -22,10 +23,15 @@ SHORTEST_INTERVAL_SECONDS = 0.01
 
 
 class Prober:
-    """Runs the probes of every starting process.  `ready` is called once for each whose probes have all answered."""
+    """Runs the probes of every starting process.
 
-    def __init__(self, ready: Callable[[str], None]) -> None:
+    `ready` is called once for each whose probes have all answered; `failing` with each new way in which one was not
+    answered well, for people: `http /healthz answered 503`.
+    """
+
+    def __init__(self, ready: Callable[[str], None], failing: Callable[[str, str], None]) -> None:
         self._ready = ready
+        self._failing = failing
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._notified: dict[str, asyncio.Event] = {}
         self._failures: dict[str, str] = {}
@@ -50,10 +56,6 @@ class Prober:
         notified = self._notified.get(process_id)
         if notified is not None and "READY=1" in text.splitlines():
             notified.set()
-
-    def failure(self, process_id: str) -> str:
-        """How a process's probes were last not answered well, for people: `http /healthz answered 503`."""
-        return self._failures.get(process_id, "")
 
     def ended(self, process_id: str) -> None:
         """Ask a process no more; unknown ids are ignored."""
@@ -84,8 +86,13 @@ class Prober:
     async def _until_answered(self, process_id: str, probe: Probe, listener: Address | None, launch: Launch) -> None:
         interval = max(probe.interval_seconds, SHORTEST_INTERVAL_SECONDS)
         while failure := await self._ask(probe, listener, launch):
-            self._failures[process_id] = f"{_name(probe)} {failure}"
+            self._tell(process_id, f"{_name(probe)} {failure}")
             await asyncio.sleep(interval)
+
+    def _tell(self, process_id: str, failure: str) -> None:
+        if self._failures.get(process_id) != failure:
+            self._failures[process_id] = failure
+            self._failing(process_id, failure)
 
     async def _ask(self, probe: Probe, listener: Address | None, launch: Launch) -> str:
         """Ask once; how it was not answered well, empty when it was."""
@@ -100,7 +107,13 @@ class Prober:
             except TimeoutError:
                 return f"did not answer in {probe.timeout_seconds:g}s"
             except (OSError, ValueError, EOFError, PrepareError) as error:
-                return f"failed: {getattr(error, 'strerror', None) or error}"
+                return f"failed: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    """The kernel's words where there are some: asyncio puts its own in their place."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if isinstance(number, int) and number > 0 else str(error)
 
 
 async def _wait(notified: asyncio.Event) -> None:

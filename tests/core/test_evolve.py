@@ -17,6 +17,7 @@ FACTS: tuple[ev.Event, ...] = (
     ev.Spawned(ID, 4711),
     ev.SpawnFailed(ID, "cannot fork"),
     ev.BecameReady(ID),
+    ev.NotReadyYet(ID, "http /healthz answered 503"),
     ev.WorkersReported(ID, 2, 1),
     ev.WorkerExited(ID, 4712, Exit(code=0)),
     ev.ScaleAsked(ID, 3, "test"),

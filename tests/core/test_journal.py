@@ -26,6 +26,7 @@ EVENTS: list[tuple[ev.Event, str]] = [
     (ev.Spawned(ID, 4711), "spawned: runs as pid 4711"),
     (ev.SpawnFailed(ID, "cannot fork"), "spawn-failed: cannot fork"),
     (ev.BecameReady(ID), "became-ready: answered: it may serve"),
+    (ev.NotReadyYet(ID, "http / answered 503"), ""),
     (ev.WorkersReported(ID, 2, 1), "workers-reported: 2 workers live, 1 ready"),
     (ev.WorkersReported(ID, 0, 0), ""),
     (ev.WorkerExited(ID, 9, Exit(signal=9)), "worker-exited: its worker 9 killed by SIGKILL"),

@@ -12,6 +12,7 @@ from supervisor_d.core.events import (
     BecameReady,
     FailureCleared,
     MainExited,
+    NotReadyYet,
     ShimLost,
     Spawned,
     SpawnFailed,
@@ -136,6 +137,14 @@ class TestDeadlines:
         t.ends(WEB, Exit(code=0))
         t.does("spawn web.0@g1.2", "forget web.0@g1.1")
         assert t.reasons[0] == "restart 1: not ready within 5 s"
+
+    def test_the_fault_tells_how_the_probes_were_answered(self) -> None:
+        t = Transcript(pool("web", policy=policy(start_timeout_seconds=5.0)))
+        t.does("spawn web.0@g1.1")
+        t.hears(Spawned(WEB, 100), NotReadyYet(WEB, "http /healthz answered 503"))
+        t.at(5.0)
+        t.does("TERM web.0@g1.1")
+        assert t.process(WEB).fault == "not ready within 5 s: http /healthz answered 503"
 
     def test_a_tree_without_main_process_and_shim_has_no_keeper(self) -> None:
         t = serving("web")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from supervisor_d.core.events import BecameReady, Event
+from supervisor_d.core.events import BecameReady, Event, NotReadyYet
 from supervisor_d.core.process import Policy, Process, State
 from supervisor_d.core.spec import Launch, PoolSpec, Probe, RestartPolicy
 from supervisor_d.programs.beat import BeatKeys
@@ -86,8 +86,10 @@ async def test_a_plain_command_is_ready_when_it_runs(attendants: Attendants, eve
 async def test_a_command_with_a_probe_waits_for_it(attendants: Attendants, events: list[Event]) -> None:
     spec = replace(REDIS, ready=(Probe("tcp", "127.0.0.1:1", interval_seconds=0.01),))
     attendants.started(process_of(spec), spec, LAUNCH)
-    await eventually(lambda: attendants.failure("redis.0@g1.1"), what="the probe's failure")
-    assert events == []
+    await eventually(lambda: events, what="the probe's failure")
+    assert [(type(event), getattr(event, "why", "")) for event in events] == [
+        (NotReadyYet, "tcp 127.0.0.1:1 failed: Connection refused")
+    ]
 
 
 async def test_driver_and_probes_both_count(attendants: Attendants, events: list[Event]) -> None:
