@@ -150,7 +150,7 @@ def pool_state(pool: DesiredPool, desired: Desired, observed: Observed, now: flo
     if pool.generation in facts.successes:
         return "done", f"g{pool.generation} succeeded"
     ready = _ready_slots(pool, facts)
-    counted = f"{len(ready)} of {len(pool.sizes)} ready"
+    counted = f"{_ready_workers(pool, facts)} of {sum(pool.sizes)} ready"
     if pool.rollout is not None:
         return "rolling", f"g{pool.rollout.from_generation} to g{pool.generation} ({pool.rollout.reason}): {counted}"
     missing = [(slot, history) for slot, history in _histories(pool, facts) if slot not in ready]
@@ -173,6 +173,15 @@ def _stopping(pool: DesiredPool, facts: PoolFacts) -> tuple[str, str]:
 def _ready_slots(pool: DesiredPool, facts: PoolFacts) -> set[int]:
     ready = {process.slot for process in facts.processes.values() if process.state is State.READY}
     return {slot for slot in ready if slot < len(pool.sizes)}
+
+
+def _ready_workers(pool: DesiredPool, facts: PoolFacts) -> int:
+    """The slots' ready workers; of two generations in a slot, the one that has more of them counts."""
+    by_slot: dict[int, int] = {}
+    for process in facts.processes.values():
+        if process.slot < len(pool.sizes):
+            by_slot[process.slot] = max(by_slot.get(process.slot, 0), _workers(process)[1])
+    return sum(by_slot.values())
 
 
 def _trouble(

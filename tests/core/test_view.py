@@ -46,6 +46,13 @@ class TestTheWord:
         t.starts("web.1@g1.2")
         assert word(t) == ("running", "2 of 2 ready")
 
+    def test_workers_inside_a_process_are_counted(self) -> None:
+        t = Transcript(pool("web", (4,), traits=GUNICORN))
+        t.does("spawn web.0@g1.1")
+        t.starts("web.0@g1.1")
+        t.hears(WorkersReported("web.0@g1.1", 4, 3))
+        assert word(t) == ("running", "3 of 4 ready")
+
     def test_waiting_names_the_dependencies(self) -> None:
         t = Transcript(pool("db"), pool("migrate", traits=ONESHOT), pool("web", after=("db", "migrate")))
         assert word(t) == ("waiting", "for db, migrate")
