@@ -18,7 +18,7 @@ from tests.support.daemon import Daemon
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
-SECONDS = 12.0
+SECONDS = 8.0
 TREE = "sleep 600 & (setsid sleep 600 &) ; exec sleep 600"
 RESTART = {"backoff": "1ms", "backoff_max": "20ms", "limit": 1000}
 
