@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from supervisor_d.core.snapshot import Entry
-from tests.support import net, procs
+from tests.support import net, plain_user, procs
 from tests.support.ending import Watched
 from tests.support.shop import POOLS, Shop
 from tests.support.waiting import wait_for
@@ -236,9 +236,17 @@ def test_workers_are_scaled_by_nodes_and_web_in_place(shop: Shop) -> None:
 # its end
 
 
-def test_ctrl_c_stops_all_in_reverse_order_from_a_directory_with_a_blank() -> None:
-    with Shop("a shop") as shop:
+def test_a_plain_users_shop_in_a_directory_with_a_blank_ends_in_reverse_order_at_ctrl_c() -> None:
+    shop = Shop("a shop")
+    if os.geteuid() == 0:
+        (shop.directory / "home").mkdir(mode=0o755)
+        shop.prefix = plain_user.becoming(shop.directory / "home")
+        os.chown(shop.directory, plain_user.uid() if shop.prefix else -1, -1)
+    with shop:
         shop.wait_open()
+        uids = {procs.status(pid)["Uid"].split()[0] for pid in shop.marker.members()}
+        assert uids == {str(plain_user.uid() if shop.prefix else os.geteuid())}
+        assert shop.run_task() > 0
         shop.signal(signal.SIGINT)
         assert shop.wait_end() == 0
         shop.assert_nothing_left()

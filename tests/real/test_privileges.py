@@ -29,15 +29,17 @@ C_LIBRARYS_OWN = 0b11 << 31
 CANARY = "s3cr3t-canary-8f1e"
 
 
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    """One of root, whose pool runs as nobody."""
+    limits = {"nice": 5, "open_files": 256, "oom_score_adj": 100, "umask": "0027"}
+    with Daemon({"one": {**SLEEPER, "user": "nobody", "limits": limits}}, settings={"allow_root": False}) as daemon:
+        daemon.wait_running("one")
+        yield daemon
+
+
 class TestAnotherUser:
     pytestmark = needs_root
-
-    @pytest.fixture(scope="class")
-    def daemon(self) -> Iterator[Daemon]:
-        limits = {"nice": 5, "open_files": 256, "oom_score_adj": 100, "umask": "0027"}
-        with Daemon({"one": {**SLEEPER, "user": "nobody", "limits": limits}}, settings={"allow_root": False}) as daemon:
-            daemon.wait_running("one")
-            yield daemon
 
     def test_all_ids_are_the_users_and_no_capability_is_left(self, daemon: Daemon) -> None:
         nobody = pwd.getpwnam("nobody")
