@@ -39,7 +39,7 @@ def verdict(supervisor: Supervisor, name: str, goal: Goal) -> PoolOutcome | None
     if state == "failed":
         return PoolOutcome(name, ok=False, verdict=state, reason=detail)
     if state in ("backoff", "degraded", "starting") and (why := _struggling(supervisor, name)):
-        return PoolOutcome(name, ok=False, verdict=state, reason=f"{detail}; {why}")
+        return PoolOutcome(name, ok=False, verdict=state, reason=why)
     return None
 
 
