@@ -42,6 +42,8 @@ class Invariants:
         """Processes of a bad generation that were asked for while their rollout was under way."""
         self.unexpected: dict[tuple[str, int, int], float] = {}
         """When a slot's process last ended by itself."""
+        self.rolled_back: dict[str, int] = {}
+        """Pools whose next intent must want that generation again."""
         self.first_signal: dict[str, float] = {}
         self.successes: set[tuple[str, int]] = set()
         self.totals: dict[str, Counter[str]] = {}
@@ -65,6 +67,7 @@ class Invariants:
                 self._kill_comes_at_its_deadline(action)
                 self._old_generation_is_kept(action.id, action.reason)
             case act.ConcludeRollout():
+                self._rollback_goes_back(action)
                 self.guarded.pop(action.pool, None)
             case _:
                 pass
@@ -95,6 +98,9 @@ class Invariants:
 
     def ruled(self, before: Intent, after: Intent) -> None:
         """The intent changed: a rollout of a pool that serves wholly puts its capacity under guard."""
+        for name, generation in self.rolled_back.items():
+            assert after.pools[name].wanted.generation == generation, f"{name} is not back at g{generation}"
+        self.rolled_back.clear()
         for name, pool in after.pools.items():
             old = before.pools.get(name)
             if old is None or old == pool:
@@ -126,6 +132,7 @@ class Invariants:
         A spawn that was under way may be tried again, whatever becomes of it.
         """
         self.tried = {key: [p for p in tried if p.pid is not None] for key, tried in self.tried.items()}
+        self.rolled_back.clear()
         self.first_signal.clear()
         self.unexpected.clear()
         self.totals.clear()
@@ -201,6 +208,11 @@ class Invariants:
         process = self.world.host.processes[action.id]
         if self.world.desired.pools[action.pool].rollout is not None and is_bad(process.script):
             self.tried.setdefault((action.pool, action.generation), []).append(process)
+
+    def _rollback_goes_back(self, action: act.ConcludeRollout) -> None:
+        previous = self.world.intent.pools[action.pool].previous
+        if action.verdict == "rolled-back" and previous is not None:
+            self.rolled_back[action.pool] = previous.generation
 
     # stop
 
@@ -282,7 +294,15 @@ class Invariants:
         others = [p for p in world.living(pool.name) if p.id != process_id and world.slot_of(p.id) == slot]
         history = world.observed.pool(pool.name).slots.get((slot, pool.generation))
         done = history is not None and history.ended_well
-        assert done or any(p.serves(world.now) for p in others), f"{process_id} is stopped, and nothing serves instead"
+        proven = any(self._has_served(p, pool) for p in others)
+        assert done or proven, f"{process_id} is stopped, and nothing serves instead"
+
+    def _has_served(self, process: FakeProcess, pool: DesiredPool) -> bool:
+        """Whether it serves, and one of the new generation for as long as its policy says."""
+        new = self.world.generation_of(process.id) == pool.generation
+        seconds = pool.rollout_policy.min_ready_seconds if new else 0.0
+        since = process.ready_at
+        return process.serves(self.world.now) and since is not None and since + seconds <= self.world.now + 1e-9
 
     # at rest
 
@@ -300,7 +320,8 @@ class Invariants:
         assert all(count == 1 for count in current.values()), f"{pool.name}: two at once in {current}"
 
     def _serves_wholly(self, name: str, slots: int) -> bool:
-        return slots > 0 and self._serving(name, slots) == slots
+        keepers = all(p.shim_alive for p in self.world.living(name))
+        return slots > 0 and keepers and self._serving(name, slots) == slots
 
     def _serving(self, name: str, slots: int) -> int:
         now = self.world.now

@@ -65,11 +65,12 @@ class WorldMachine(RuleBasedStateMachine):
         layout=st.sampled_from(LAYOUTS),
         starts=st.sampled_from((8, 1)),
         ending=st.sampled_from(("calm", "calm", "stop", "hurry", "die")),
+        rollout=st.sampled_from(ROLLOUTS),
         serves=st.booleans(),
     )
-    def begin(self, layout: tuple[Any, ...], starts: int, ending: str, *, serves: bool) -> None:
+    def begin(self, layout: tuple[Any, ...], starts: int, ending: str, rollout: RolloutPolicy, *, serves: bool) -> None:
         specs = [
-            make_spec(name, program, workers, WORK if program == "once" else GOOD, after=after)
+            make_spec(name, program, workers, WORK if program == "once" else GOOD, after=after, rollout=rollout)
             for name, program, workers, after in layout
         ]
         self.ending = ending
@@ -148,7 +149,7 @@ class WorldMachine(RuleBasedStateMachine):
         live = self._live()
         self.world.lose_shim(live[pick % len(live)])
 
-    @rule(seconds=st.sampled_from(SECONDS[:7]), before=st.sampled_from(SECONDS[:5]))
+    @rule(seconds=st.sampled_from(SECONDS[:8]), before=st.sampled_from(SECONDS[:5]))
     def kill_daemon(self, seconds: float, before: float) -> None:
         self.world.advance(before)
         self.world.kill_daemon(seconds)
@@ -219,6 +220,6 @@ def _comes_right(world: World) -> None:
 
 
 WorldMachine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("SUPERVISOR_D_SIM_EXAMPLES", "1000")), stateful_step_count=12, deadline=None
+    max_examples=int(os.environ.get("SUPERVISOR_D_SIM_EXAMPLES", "1000")), stateful_step_count=15, deadline=None
 )
 TestWorld = pytest.mark.slow(WorldMachine.TestCase)

@@ -1,0 +1,112 @@
+"""The watchers watched: each of these bugs, put into the core, must be found by the state machine.
+
+A bug that is not found here means that an invariant has become blind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from supervisor_d.core import actions as act
+from supervisor_d.core import intent as intents
+from supervisor_d.core import performed as performing
+from supervisor_d.core import plan as planning
+from supervisor_d.core import rollout
+from supervisor_d.core.process import Process, StopProgress
+from supervisor_d.runtime import adopting
+from tests.sim import test_stories, world
+from tests.sim.test_machine import WorldMachine
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+PLAN = planning._PoolPlan
+
+
+def _always(value: Any) -> Callable[[Any], Any]:
+    """In place of any function: that value."""
+    return lambda _: lambda *_: value
+
+
+def _on_plan(name: str, wrap: Callable[[Any], Any]) -> Patch:
+    return lambda patch: patch.setattr(PLAN, name, wrap(getattr(PLAN, name)))
+
+
+def _deadline_moved_by(seconds: float) -> Patch:
+    def wrap(original: Any) -> Any:
+        def moved(self: Any, process: Process, stop: StopProgress) -> None:
+            at = None if stop.deadline is None else stop.deadline + seconds
+            original(self, process, replace(stop, deadline=at))
+
+        return moved
+
+    return _on_plan("_next_step", wrap)
+
+
+def _min_ready_is_dropped(patch: pytest.MonkeyPatch) -> None:
+    original = rollout.settled
+    patch.setattr(rollout, "settled", lambda process, _, now: original(process, 0.0, now))
+
+
+def _a_kill_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    original = performing.performed
+    patch.setattr(world, "performed", lambda action: None if isinstance(action, act.Kill) else original(action))
+
+
+def _a_rollback_goes_nowhere(patch: pytest.MonkeyPatch) -> None:
+    original = intents.conclude
+    patch.setattr(intents, "conclude", lambda i, a, now: original(i, replace(a, verdict="succeeded"), now))
+
+
+MUTANTS: dict[str, Patch] = {
+    "min_ready is dropped": _min_ready_is_dropped,
+    "exclusive is ignored": _on_plan("_stops_first", _always(value=False)),
+    "steps come early": _deadline_moved_by(-0.1),
+    "steps come late": _deadline_moved_by(0.1),
+    "backoff is forgotten": _on_plan(
+        "_slot", lambda original: lambda self, slot: replace(original(self, slot), not_before=0.0)
+    ),
+    "a slot never gives up": _on_plan(
+        "_slot", lambda original: lambda self, slot: replace(original(self, slot), failed="")
+    ),
+    "a bad generation is tried in every slot": lambda patch: patch.setattr(rollout, "unproven", lambda *_: False),
+    "one more may be missed": _on_plan("_may_miss", lambda original: lambda self: original(self) + 1),
+    "there is always room": _on_plan("_room", _always(value=True)),
+    "starts do not wait": lambda patch: patch.setattr(planning, "waits_for", lambda *_: ()),
+    "stops do not wait": lambda patch: patch.setattr(planning, "held_by", lambda *_: ()),
+    "nobody wakes the daemon": lambda patch: patch.setattr(planning._Draft, "wake", lambda *_: None),
+    "a kill is asked for again and again": _a_kill_is_forgotten,
+    "a rollback goes nowhere": _a_rollback_goes_nowhere,
+    "what was adopted is not waited for": _on_plan("_may_answer", _always(value=False)),
+    "what is outdated stays": _on_plan("_retire_outdated", _always(None)),
+    "a start may take for ever": _on_plan("_start_deadline", _always(None)),
+    "a size is never set": _on_plan("_scale_in_place", _always(None)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTANTS[name](monkeypatch)
+    thorough = settings(
+        max_examples=1500,
+        stateful_step_count=15,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        print_blob=False,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        run_state_machine_as_test(WorldMachine, settings=thorough)
+
+
+def test_a_bug_that_chance_finds_too_seldom_is_found_by_its_story(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adopting, "on_trial", lambda *_: False)
+    with pytest.raises(AssertionError):
+        test_stories.test_a_daemons_death_promotes_no_generation_that_hangs(age=5.5)
