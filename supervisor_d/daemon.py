@@ -35,6 +35,7 @@ from supervisor_d.core.config_spec import Config, DaemonSpec
 from supervisor_d.core.events import Event
 from supervisor_d.core.intent import Intent
 from supervisor_d.core.journal import Note
+from supervisor_d.core.process import pool_and_generation
 from supervisor_d.core.spec import PoolSpec
 from supervisor_d.errors import SupervisorError
 from supervisor_d.run_options import RunOptions
@@ -46,7 +47,7 @@ from supervisor_d.runtime.journal import Journal
 from supervisor_d.runtime.linux import Adoption, LinuxHost
 from supervisor_d.runtime.operations import LoadedConfig, Operations
 from supervisor_d.runtime.places import Places
-from supervisor_d.runtime.recovery import listening_sockets
+from supervisor_d.runtime.recovery import recover
 from supervisor_d.runtime.samples import Sampler
 from supervisor_d.runtime.scopes import Scope
 from supervisor_d.runtime.signals import Orders, Signals, detach_output
@@ -283,16 +284,19 @@ class Daemon:
 
     def _revive(self, intent: Intent, adoptions: list[Adoption]) -> None:
         """The intent of a former daemon, and its sockets, out of the processes that hold them."""
-        specs = {name: pool.wanted.spec for name, pool in intent.pools.items() if not pool.removed}
+        pools = {name: pool for name, pool in intent.pools.items() if not pool.removed}
+        wanted = {name: pool.wanted.spec for name, pool in pools.items()}
+        previous = {name: pool.previous.spec for name, pool in pools.items() if pool.previous is not None}
+        self.succession.offer((*wanted.values(), *previous.values()))
         for adoption in adoptions:
-            pool = adoption.process_id.rpartition("@")[0].rpartition(".")[0]
-            if adoption.pid is not None and pool in specs and specs[pool].listeners:
-                self._listeners.offer(specs[pool], listening_sockets(adoption.pid))
-        self._bind(specs)
+            pool, generation = pool_and_generation(adoption.process_id)
+            recover(self._listeners, intent, pool, generation, self._host.sources(adoption.process_id))
+        for refused in self._listeners.revive(wanted, previous):
+            self._note("listen-refused", f"{refused.message}; tried again when it is needed")
         self._supervisor.restore(intent, self._store.load_successes())
 
     def _bind(self, specs: Mapping[str, PoolSpec]) -> None:
-        self.succession.offer(specs)
+        self.succession.offer(tuple(specs.values()))
         self._listeners.commit(self._listeners.prepare(specs))
 
     async def _serve_public(self, spec: DaemonSpec) -> None:

@@ -129,3 +129,13 @@ class Process:
 def process_id(pool: str, slot: int, generation: int, serial: int) -> str:
     """The unique name of a process, also of its record's directory: `web.0@g3.17`."""
     return f"{pool}.{slot}@g{generation}.{serial}"
+
+
+def pool_and_generation(process_id: str) -> tuple[str, int]:
+    """The pool and the generation in a process's id: `web` and 3 of `web.0@g3.17`.  Raises ValueError for any other
+    text."""
+    slot, _, version = process_id.rpartition("@g")
+    pool, _, number = slot.rpartition(".")
+    if not pool or not number.isdecimal():
+        raise ValueError(f"not the id of a process: {process_id!r}")
+    return pool, int(version.partition(".")[0])

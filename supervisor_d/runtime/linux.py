@@ -22,6 +22,7 @@ import signal
 import socket
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,11 @@ class LinuxHost:
         adoptions = [adoption for record in self._records if (adoption := self._adopt(record))]
         self._records.remove_strays()
         return adoptions
+
+    def sources(self, process_id: str) -> Iterator[list[int]]:
+        """Where its listening sockets can be had back, in the order of recovery (runtime/recovery.py)."""
+        tracked = self._tracked.get(process_id)
+        return tracked.sources() if tracked else iter(())
 
     def _adopt(self, record: Record) -> Adoption | None:
         try:

@@ -12,6 +12,10 @@ the rollout is over, and is respawned on it if it dies, and a rollback goes back
                                            commit   fds_of(old spec) is 8000's, fds_of(new spec) is 9000's
                                            settle   (new spec) closes 8000, or (old spec, rolled back) closes 9000
 
+Adoption has one step, `revive`, after what former daemons held was offered.  A socket that came back from nobody is
+bound anew; one that cannot be bound yet (a process that nobody may look into still holds it, and serves on it) is tried
+again whenever it is needed, by `fds_of`.
+
 SO_REUSEADDR, so that connections of a former run in TIME_WAIT hinder nobody; never SO_REUSEPORT, whose closing sockets
 reset the connections in their queues.  All sockets are close-on-exec; a shim gets its own by SCM_RIGHTS.
 """
@@ -58,6 +62,8 @@ class Listeners:
         self._changed = changed
         self._bound: dict[Key, Bound] = {}
         self._wanted: Mapping[str, tuple[Key, ...]] = {}
+        self._former: dict[str, set[Key]] = {}
+        """By pool: what versions need that are not accepted any more, until its rollout is over."""
         self._offered: dict[Key, Bound] = {}
 
     def offer(self, spec: PoolSpec, fds: Iterable[int]) -> None:
@@ -79,6 +85,28 @@ class Listeners:
             return False
         self._offered[vacancy[0]] = Bound.adopt(fd, vacancy[1], foreign=foreign)
         return True
+
+    def lacks(self, spec: PoolSpec) -> bool:
+        """Whether a listener of the spec has no socket yet."""
+        return any(key not in self._bound and key not in self._offered for key in _keys(spec))
+
+    def revive(self, wanted: Mapping[str, PoolSpec], previous: Mapping[str, PoolSpec]) -> tuple[PrepareError, ...]:
+        """Put to use what was offered, for the accepted specs and for those that a rollback would go back to; bind
+        what is missing.  Returns what the machine refuses for now."""
+        refused: list[PrepareError] = []
+        for spec in (*wanted.values(), *previous.values()):
+            for key, listener in zip(_keys(spec), spec.listeners, strict=True):
+                if key in self._offered:
+                    self._bound.setdefault(key, self._offered.pop(key))
+                try:
+                    self._bind_missing(key, listener)
+                except PrepareError as error:
+                    refused.append(self._explained(error, key))
+        self._wanted = {spec.name: _keys(spec) for spec in wanted.values()}
+        self._former = {spec.name: set(_keys(spec)) for spec in previous.values()}
+        self._drop_offered()
+        self._changed()
+        return tuple(refused)
 
     def held(self) -> tuple[Held, ...]:
         """Every socket that is in use."""
@@ -111,12 +139,14 @@ class Listeners:
         for key in prepared.settings:
             if key in self._offered:
                 self._bound[key] = self._offered.pop(key)
-        former = {name: keys for name, keys in self._wanted.items() if name in prepared.wanted}
+        self._former = {
+            name: self._former.get(name, set()) | set(keys)
+            for name, keys in self._wanted.items()
+            if name in prepared.wanted
+        }
         self._wanted = prepared.wanted
-        self._keep({key for keys in (*prepared.wanted.values(), *former.values()) for key in keys})
-        for offered in self._offered.values():
-            offered.close(unlink=True)
-        self._offered.clear()
+        self._close_unneeded()
+        self._drop_offered()
         for key, listener in prepared.settings.items():
             self._bound[key].change(listener)
         self._changed()
@@ -130,20 +160,28 @@ class Listeners:
     def settle(self, spec: PoolSpec) -> None:
         """A pool's rollout is over and this spec rules: close the sockets that only another version of it had."""
         self._wanted = {**self._wanted, spec.name: _keys(spec)}
-        self._keep({key for keys in self._wanted.values() for key in keys})
+        self._former.pop(spec.name, None)
+        self._close_unneeded()
         self._changed()
 
     def fds(self, pool: str) -> tuple[int, ...]:
         """The descriptors of the pool's accepted listeners, in their order."""
-        return tuple(self._bound[key].fd for key in self._wanted.get(pool, ()))
+        return tuple(self._bound[key].fd for key in self._wanted.get(pool, ()) if key in self._bound)
 
     def fds_of(self, spec: PoolSpec) -> tuple[int, ...]:
-        """The descriptors for one version of a pool, the accepted or the former one, in the order of its listeners."""
+        """The descriptors for one version of a pool, the accepted or the former one, in the order of its listeners.
+
+        Raises PrepareError for one that could not be bound at the adoption, and cannot be now.
+        """
+        if self.lacks(spec):
+            for key, listener in zip(_keys(spec), spec.listeners, strict=True):
+                self._bind_missing(key, listener)
+            self._changed()
         return tuple(self._bound[key].fd for key in _keys(spec))
 
     def addresses(self, pool: str) -> tuple[str, ...]:
         """Where the pool listens, with the port that the kernel chose for a port of 0."""
-        return tuple(str(self._bound[key].address) for key in self._wanted.get(pool, ()))
+        return tuple(str(self._bound[key].address) for key in self._wanted.get(pool, ()) if key in self._bound)
 
     def close(self, *, unlink: bool) -> None:
         """Close everything: with `unlink` when all pools have ended, without it when their processes live on."""
@@ -152,6 +190,16 @@ class Listeners:
         self._bound.clear()
         self._offered.clear()
         self._wanted = {}
+        self._former = {}
+
+    def _bind_missing(self, key: Key, listener: Listener) -> None:
+        if key not in self._bound:
+            self._bound[key] = bind(listener)
+
+    def _drop_offered(self) -> None:
+        for offered in self._offered.values():
+            offered.close(unlink=True)
+        self._offered.clear()
 
     def _vacancy(self, spec: PoolSpec, fd: int) -> tuple[Key, Listener] | None:
         for key, listener in zip(_keys(spec), spec.listeners, strict=True):
@@ -170,8 +218,9 @@ class Listeners:
             hint=f"this daemon itself listens on {ours[0]}: use another port, or stop the daemon and start it again",
         )
 
-    def _keep(self, keys: set[Key]) -> None:
-        for key in [key for key in self._bound if key not in keys]:
+    def _close_unneeded(self) -> None:
+        needed = {key for keys in (*self._wanted.values(), *self._former.values()) for key in keys}
+        for key in [key for key in self._bound if key not in needed]:
             self._bound.pop(key).close(unlink=True)
 
 

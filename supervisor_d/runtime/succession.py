@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from supervisor_d import __version__
 from supervisor_d.core.journal import Note
@@ -53,11 +53,11 @@ class Succession:
 
     # the one before
 
-    def offer(self, specs: Mapping[str, PoolSpec]) -> None:
-        """Give the listeners what came along; what no pool wants is closed."""
+    def offer(self, specs: Sequence[PoolSpec]) -> None:
+        """Give the listeners what came along; what none of these versions of pools wants is closed."""
         for each in self._inherited.sockets:
-            named = [specs[each.pool]] if each.pool in specs else specs.values()
-            if not any(self.listeners.take(spec, each.fd, foreign=each.foreign) for spec in named):
+            named = [spec for spec in specs if spec.name == each.pool]
+            if not any(self.listeners.take(spec, each.fd, foreign=each.foreign) for spec in named or specs):
                 os.close(each.fd)
 
     def tell(self, journal: Journal) -> None:

@@ -33,7 +33,7 @@ from supervisor_d.core.performed import performed
 from supervisor_d.core.plan import plan
 from supervisor_d.core.process import IllegalTransitionError, Process
 from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, Traits
-from supervisor_d.errors import InternalError
+from supervisor_d.errors import InternalError, PrepareError
 from supervisor_d.programs.registry import PROGRAMS
 from supervisor_d.runtime.host import Host
 from supervisor_d.runtime.journal import Journal
@@ -262,13 +262,7 @@ class Supervisor:
 
     def _spec_of(self, process: Process | act.Spawn) -> PoolSpec | None:
         """The spec of a process's generation, as long as it is wanted or could be gone back to."""
-        pool = self.intent.pools.get(process.pool)
-        if pool is None:
-            return None
-        for version in (pool.wanted, pool.previous):
-            if version is not None and version.generation == process.generation:
-                return version.spec
-        return None
+        return intents.spec_of(self.intent, process.pool, process.generation)
 
     def _perform(self, action: act.Action) -> None:
         self._tell(describe_action(action))
@@ -306,6 +300,10 @@ class Supervisor:
         if process is None or spec is None:
             raise InternalError(f"cannot spawn {action.id}: its generation is not known")
         launch = PROGRAMS[spec.program].launch(spec, self._context_of(process, spec))
-        fds = self._fds_of(spec)
+        try:
+            fds = self._fds_of(spec)
+        except PrepareError as error:
+            self.post(ev.SpawnFailed(action.id, error.message))
+            return
         facts = RecordedFacts.of(process, action.epoch)
         self.host.spawn(action.id, launch, tuple(fds[index] for index in launch.listeners), encode(facts))

@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from supervisor_d.core.events import Event, ShimLost
@@ -20,6 +20,7 @@ from supervisor_d.runtime import cgroups, pidfd, shimlink
 from supervisor_d.runtime.known import Known
 from supervisor_d.runtime.lost import LostTree, Tree
 from supervisor_d.runtime.records import Record
+from supervisor_d.runtime.recovery import sources
 from supervisor_d.runtime.shimlink import ShimLink
 from supervisor_d.runtime.survivors import marks_of
 from supervisor_d.shim import wire
@@ -127,6 +128,10 @@ class Tracked:
         if self._main is not None:
             os.close(self._main)
             self._main = None
+
+    def sources(self) -> Iterator[list[int]]:
+        """The listening sockets of whoever holds them for this process (runtime/recovery.py)."""
+        return sources(self.record, self.known)
 
     # -- link
 

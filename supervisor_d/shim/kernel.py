@@ -41,6 +41,7 @@ __all__ = [
     "fork_into",
     "peer_uid",
     "receive",
+    "send_rights",
     "set_handler",
     "set_name",
     "set_wakeup_fd",
@@ -101,6 +102,12 @@ def receive(connection: Socket) -> tuple[bytes, list[int]]:
         if level == SOL_SOCKET and kind == SCM_RIGHTS:
             descriptors += struct.unpack(f"{len(rights) // 4}i", rights)
     return data, descriptors
+
+
+def send_rights(connection: Socket, data: bytes, descriptors: list[int]) -> int:
+    """Send descriptors along with `data`.  Returns the number of bytes sent.  Raises OSError."""
+    rights = struct.pack(f"{len(descriptors)}i", *descriptors)
+    return connection.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, rights)])
 
 
 def peer_uid(connection: Socket) -> int:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 
 from supervisor_d.shim import wire
-from supervisor_d.shim.kernel import AF_UNIX, SOCK_NONBLOCK, SOCK_STREAM, Socket, accept, peer_uid
+from supervisor_d.shim.kernel import AF_UNIX, SOCK_NONBLOCK, SOCK_STREAM, Socket, accept, peer_uid, send_rights
 from supervisor_d.shim.loop import IN, OUT, Loop
 
 BACKLOG = 16
@@ -43,6 +43,14 @@ class Link:
         self._outgoing += data
         self._flush()
         if len(self._outgoing) > OUTGOING_MAX_BYTES:
+            self.close()
+
+    def send_rights(self, data: bytes, descriptors: list[int]) -> None:
+        """Send descriptors along.  Who has not even read what it was told before is cut off."""
+        try:
+            if self._outgoing or send_rights(self._connection, data, descriptors) < len(data):
+                self.close()
+        except OSError:
             self.close()
 
     def close(self) -> None:

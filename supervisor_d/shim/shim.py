@@ -89,6 +89,7 @@ class Shim:
         """Until released, or until the gate is closed unopened.  Descriptors: of the record's directory, of the log's,
         and the program's listeners."""
         self._record = record
+        self._listeners = listeners
         self._spec: wire.Spec = wire.decode(wire.read(wire.SPEC, record))  # type: ignore[assignment]
         self._events = os.open(wire.EVENTS, _EVENTS_FLAGS, 0o600, dir_fd=record)
         self._gate = self._links.add(link)
@@ -119,6 +120,9 @@ class Shim:
             case "go" if link is self._gate:
                 self._gate = None
                 self._release()
+            case "sockets":
+                line = wire.encode({"event": "sockets", "count": len(self._listeners)})
+                link.send_rights(line, self._listeners) if self._listeners else link.send(line)
             case "kill" if self._main and not self._empty:
                 self._kill()
             case "release" if self._empty:

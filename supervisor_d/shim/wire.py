@@ -24,8 +24,11 @@ whoever connects, and then goes on with what happens.
     told     text                                  a datagram of the program (the last TOLD_KEPT; never in the record)
     dropped  bytes                                 so much of the log was lost so far, the disk being full
 
-The daemon asks, with the word under "ask": `go` (open the gate; on the first link only), `kill` (everything below the
-shim) and `release` (the tree is empty and everything known: end).
+    sockets  count                                 the answer to that question: with so many descriptors (SCM_RIGHTS)
+
+The daemon asks, with the word under "ask": `go` (open the gate; on the first link only), `sockets` (the program's
+listeners, which the shim keeps), `kill` (everything below the shim) and `release` (the tree is empty and everything
+known: end).
 
 Facts and fields are only ever added, and both sides skip those they do not know; where that cannot hold, VERSION
 grows.
