@@ -11,8 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
+
+
+CLOSE_SECONDS = 0.25
 
 
 def own_cgroup() -> Path | None:
@@ -52,10 +56,15 @@ class Cgroups:
         return str(path)
 
     def close(self) -> None:
-        """Remove the common parent, if no process needs it."""
-        if self._parent:
-            with suppress(OSError):
+        """Remove the common parent, if no process needs it; the last shims may be removing theirs just now."""
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while self._parent and self._parent.exists() and not populated(str(self._parent)):
+            try:
                 self._parent.rmdir()
+            except OSError:
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(CLOSE_SECONDS / 50)
 
 
 def populated(path: str) -> bool:

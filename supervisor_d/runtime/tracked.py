@@ -107,8 +107,9 @@ class Tracked:
             self._link.ask("release")
         elif self._shim is not None:
             pidfd.send(self._shim, signal.SIGKILL)  # it has nothing left to do, and nobody to tell
+        if self._shim is None:
+            cgroups.remove(self._spec["cgroup"])  # else its shim does, and off the loop
         self.close()
-        cgroups.remove(self._spec["cgroup"])
         self.record.remove()
 
     def close(self) -> None:

@@ -285,13 +285,14 @@ class Shim:
     def _end(self) -> None:
         """Nothing is left: what the program wrote last goes to the log, before anybody hears of it."""
         self._empty = True
-        cgroup.remove(self._spec["cgroup"])
         if self._failure:
             step, number = self._failure
             self.say({"event": "failed", "step": step, "errno": number})
         else:
             self._pump.drain()
             self.say({"event": "emptied", "killed": self._killed, "at": time.time()})
+        # Behind the word: it takes the kernel milliseconds, and the slot's next process may wait for the word.
+        cgroup.remove(self._spec["cgroup"])
 
 
 def _nothing(*_: object) -> None:
