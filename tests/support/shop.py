@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from tests.support import net, procs
@@ -28,6 +32,13 @@ class Shop(Daemon):
 
     def command(self) -> list[str]:
         return [self._python, str(ROOT / "sample_app" / "run.py"), "--directory", str(self.data)]
+
+    def start(self, **popen: Any) -> None:
+        """One shop at a time looks for free ports: between looking and listening another would find the same."""
+        with (Path(tempfile.gettempdir()) / f"supervisor-d-test-shop-{os.geteuid()}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            super().start(**popen)
+            self.wait_pool("redis", "running", SHOP_SECONDS)
 
     def wait_open(self) -> None:
         """Wait until every pool runs and every oneshot has succeeded."""
