@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 DEADLINE_SECONDS = 60.0
+MEMORY = "/dev/shm"
 FLOOR = Path(__file__).with_name("floor.py")
 
 
@@ -130,7 +131,10 @@ class Daemon:
     def __init__(self, directory: Path, pools: dict[str, Any]) -> None:
         self.directory = directory
         self.config = directory / "supervisor-d.yaml"
-        self.places = {name: str(directory / name) for name in ("runtime_dir", "state_dir", "log_dir")}
+        self.places = {name: str(directory / name) for name in ("state_dir", "log_dir")}
+        # In memory, as /run is: on a disk, removing a record alone takes milliseconds.
+        self._memory = tempfile.TemporaryDirectory(prefix="sdb-", dir=MEMORY if os.path.isdir(MEMORY) else directory)
+        self.places["runtime_dir"] = self._memory.name
         self.write(pools)
         self._log = (directory / "daemon.log").open("wb")
         command = [sys.executable, "-m", "supervisor_d", "run", "--config", str(self.config)]
@@ -192,6 +196,7 @@ class Daemon:
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(DEADLINE_SECONDS)
         self._log.close()
+        self._memory.cleanup()
         if code != 0:
             raise RuntimeError(f"the daemon ended with {code}")
 
