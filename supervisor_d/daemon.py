@@ -42,6 +42,7 @@ from supervisor_d.run_options import RunOptions
 from supervisor_d.runtime.adopting import adoption_events
 from supervisor_d.runtime.attendants import Attendants
 from supervisor_d.runtime.contexts import Contexts
+from supervisor_d.runtime.herald import Herald
 from supervisor_d.runtime.inherited import Inherited, take
 from supervisor_d.runtime.journal import Journal
 from supervisor_d.runtime.linux import Adoption, LinuxHost
@@ -181,6 +182,7 @@ class Daemon:
         )
         self._operations = Operations(self._supervisor, self._listeners, self._load, _compare, self._accepted)
         self._sampler = Sampler()
+        self._herald = Herald(self._notifier, self._supervisor)
         self._control = Control(
             Parts(
                 self._supervisor,
@@ -201,6 +203,7 @@ class Daemon:
             self._host.close,
             self._attendants.close,
             self._sampler.close,
+            self._herald.close,
         ):
             self._stack.callback(closing)
         self._supervisor.watch(self._look_for_end)
@@ -371,6 +374,7 @@ class Daemon:
 
     def _shut_down(self, reason: str) -> None:
         self._notifier.stopping(reason)
+        self._spin(self._herald.ask_for_time(), "herald")
         self._note("stopping", reason)
         self._operations.shut_down(reason)
 

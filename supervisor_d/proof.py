@@ -2,8 +2,8 @@
 
 It imports every module, as a daemon would sooner or later, and reads with its own eyes what the running daemon has
 written down: the accepted config and the operators' decisions, and each process's record.  What only a newer version
-can have written is refused here, and not found out after the hand-over.  Where nothing runs, the config file is read too,
-since it is what a new daemon would start from.
+can have written is refused here, and not found out after the hand-over.  Where nothing runs, the config file is read
+too, since it is what a new daemon would start from.
 
 Exit 0 with a line of JSON (runtime/upgrade.py, Proof), or 1 with the reason as the last line of standard error.
 Nothing is written, and nothing is started.

@@ -21,7 +21,7 @@ from supervisor_d.errors import InternalError, RequestError, SupervisorError
 
 COMMANDS = (
     "run", "check", "diff", "reload", "status", "scale", "start", "stop", "restart", "logs", "events", "why",
-    "upgrade", "schema",
+    "upgrade", "install-unit", "schema",
 )  # fmt: skip
 """In the order of the help; each is `command` in the module of its name."""
 EXIT_INTERRUPTED = 130
@@ -37,7 +37,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"supervisor_d.cli.commands.{cmd_name}")
+        module = importlib.import_module(f"supervisor_d.cli.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 
