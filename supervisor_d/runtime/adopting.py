@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from supervisor_d.core.adoption import RecordedFacts, adopted_process, serial_of
+from supervisor_d.core.adoption import Progress, RecordedFacts, adopted_process, serial_of
 from supervisor_d.core.events import Adopted, Event, MainExited, TreeEmptied
 from supervisor_d.core.intent import Intent, on_trial
 from supervisor_d.runtime.linux import Adoption
@@ -24,9 +24,17 @@ def adoption_events(adoptions: Iterable[Adoption], intent: Intent, now: float) -
         except msgspec.DecodeError as error:
             raise ValueError(f"the record of {adoption.process_id} cannot be read: {error}") from error
         tried = on_trial(intent, facts.pool, facts.generation)
-        process = adopted_process(facts, adoption.pid, now, on_trial=tried)
+        process = adopted_process(facts, adoption.pid, now, on_trial=tried, progress=_progress(adoption.note))
         yield Adopted(process, serial_of(facts.id), facts.epoch)
         if adoption.exit is not None:
             yield MainExited(facts.id, adoption.exit)
             if adoption.empty:
                 yield TreeEmptied(facts.id, proven=True, killed=0)
+
+
+def _progress(note: str) -> Progress | None:
+    """What a note says; None where there is none, or it cannot be read: then the process is asked."""
+    try:
+        return msgspec.json.decode(note, type=Progress) if note else None
+    except msgspec.DecodeError:
+        return None

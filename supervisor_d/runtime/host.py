@@ -49,6 +49,11 @@ class Host(Protocol):
         """SIGKILL everything below the shim, again and again, until nothing is left."""
         ...
 
+    def note(self, process_id: str, text: str) -> None:
+        """Keep `text` in the record, in place of what was noted before, and give it back at adoption.  One that cannot
+        be written is lost; a no-op for what is unknown."""
+        ...
+
     def forget(self, process_id: str) -> None:
         """Remove the record of an empty process."""
         ...

@@ -58,6 +58,7 @@ class Adoption:
     pid: int | None
     exit: Exit | None
     empty: bool
+    note: str = ""
 
 
 @dataclass(slots=True)
@@ -154,6 +155,11 @@ class LinuxHost:
         if tracked := self._tracked.get(process_id):
             tracked.kill()
 
+    def note(self, process_id: str, text: str) -> None:
+        if tracked := self._tracked.get(process_id):
+            with suppress(OSError):
+                tracked.record.note(text)
+
     def forget(self, process_id: str) -> None:
         tracked = self._tracked.get(process_id)
         if tracked and tracked.known.over:
@@ -187,7 +193,7 @@ class LinuxHost:
         self._tracked[record.process_id] = tracked
         tracked.take_over()
         pid = known.main.pid if known.main and known.started else None
-        return Adoption(record.process_id, spec["facts"], pid, known.exit, known.emptied is not None)
+        return Adoption(record.process_id, spec["facts"], pid, known.exit, known.emptied is not None, record.noted())
 
     def close(self) -> None:
         """Leave everything as it is: processes and shims go on, the zygote ends."""

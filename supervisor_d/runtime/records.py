@@ -16,6 +16,8 @@ from supervisor_d.core.spec import Launch, Limits
 from supervisor_d.shim import wire
 
 RECORD_MAX_BYTES = 4 * 1024 * 1024
+NOTE = "note.json"
+"""Beside what shim/wire.py lists: how far the process has come, in the core's own words; no shim reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,17 @@ class Record:
                 with suppress(ValueError):
                     messages.append(wire.decode(line))
         return messages
+
+    def note(self, text: str) -> None:
+        """Keep the daemon's note.  Raises OSError."""
+        _write(self.path, NOTE, text.encode())
+
+    def noted(self) -> str:
+        """The daemon's note; "" when there is none."""
+        try:
+            return _read(self.path / NOTE).decode()
+        except (OSError, ValueError):
+            return ""
 
     def open(self) -> int:
         """A descriptor of the directory, for the caller to close."""
@@ -138,7 +151,7 @@ def _limits(limits: Limits) -> wire.LimitsSpec:
 def _write(directory: Path, name: str, data: bytes) -> None:
     """All of it or nothing: a new file, renamed when complete.  No fsync: a tmpfs dies with its processes."""
     temporary = directory / f".{name}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
         file.write(data)
     os.rename(temporary, directory / name)

@@ -23,7 +23,7 @@ from typing import Protocol
 from supervisor_d.core import actions as act
 from supervisor_d.core import events as ev
 from supervisor_d.core import intent as intents
-from supervisor_d.core.adoption import RecordedFacts
+from supervisor_d.core.adoption import Progress, RecordedFacts
 from supervisor_d.core.desired import Desired
 from supervisor_d.core.evolve import evolve
 from supervisor_d.core.intent import Intent
@@ -109,6 +109,8 @@ class Supervisor:
         self._context_of = context_of
         self._fds_of = fds_of
         self._inbox: deque[ev.Event] = deque()
+        self._noted: dict[str, Progress] = {}
+        """What each process's record says of its progress."""
         self._loop = asyncio.get_running_loop()
         self._turn_due_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -193,7 +195,9 @@ class Supervisor:
             self.loop_lag_seconds = max(0.0, began - self._turn_due_at)
         self._turn_due_at = None
         while self._inbox:
-            self._fold(self._inbox.popleft(), tell=True)
+            event = self._inbox.popleft()
+            self._fold(event, tell=True)
+            self._note_progress(getattr(event, "id", ""))
         for _ in range(MAX_ROUNDS):
             if not self._plan_once():
                 break
@@ -289,6 +293,18 @@ class Supervisor:
                 self._conclude(action)
             case act.DropPool(pool):
                 self.change(intents.drop(self.intent, pool))
+        self._note_progress(getattr(action, "id", ""))
+
+    def _note_progress(self, process_id: str) -> None:
+        """Keep the record up to date, after the effect: what a daemon that dies in between had done is done again."""
+        process = self.observed.find(process_id)
+        if process is None or process.ended:
+            self._noted.pop(process_id, None)
+            return
+        progress = Progress.of(process)
+        if self._noted.setdefault(process_id, progress) != progress:
+            self._noted[process_id] = progress
+            self.host.note(process_id, encode(progress))
 
     def _conclude(self, action: act.ConcludeRollout) -> None:
         self.change(intents.conclude(self.intent, action, self.host.now()))

@@ -206,6 +206,25 @@ class TestRule5TheDaemonMayDie:
         await world.wait_for(TreeEmptied, ID)
         assert kinds(world) == [MainExited, TreeEmptied]
 
+    async def test_the_last_note_is_given_back(self, world: World) -> None:
+        await run(world, "run")
+        world.host.note(ID, "first")
+        world.host.note(ID, "second")
+        world.host.note(OTHER, "of nobody")
+        world.lose_daemon()
+        (adoption,) = world.new_daemon()
+        assert adoption.note == "second"
+        world.host.note(ID, "third")
+        world.lose_daemon()
+        (adoption,) = world.new_daemon()
+        assert adoption.note == "third"
+        world.host.kill(ID)
+        await world.wait_for(TreeEmptied, ID)
+        world.host.forget(ID)
+        world.host.note(ID, "too late")
+        world.lose_daemon()
+        assert world.new_daemon() == []
+
     async def test_an_exit_that_no_daemon_saw_is_known(self, world: World) -> None:
         await run(world, "run")
         world.lose_daemon()

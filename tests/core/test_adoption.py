@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from supervisor_d.core.adoption import RecordedFacts, adopted_process, serial_of
-from supervisor_d.core.process import Process, State
+from supervisor_d.core.adoption import Progress, RecordedFacts, adopted_process, serial_of
+from supervisor_d.core.process import Process, State, StopProgress
 from supervisor_d.core.spec import Traits
 from tests.core.transcript import COMMAND, GUNICORN, policy
 
@@ -42,3 +44,41 @@ def test_ready_is_only_what_must_have_been(pid: int | None, now: float, on_trial
 def test_a_size_that_may_have_been_changed_in_place_is_not_known() -> None:
     assert adopted_process(recorded(), 4711, 200.0).workers == 2
     assert adopted_process(recorded(GUNICORN), 4711, 200.0).workers == 0
+
+
+def test_ready_on_record_is_ready_at_once_and_since_then() -> None:
+    for on_trial in (False, True):
+        process = adopted_process(recorded(), 4711, BEGAN_AT + 2, on_trial=on_trial, progress=Progress(ready_at=101.5))
+        assert (process.state, process.ready_at) == (State.READY, 101.5)
+
+
+def test_a_size_on_record_counts() -> None:
+    process = adopted_process(recorded(GUNICORN), 4711, 200.0, progress=Progress(workers=5))
+    assert process.workers == 5
+    assert Progress.of(process) == Progress(process.ready_at, None, 5)
+    changing = Process(
+        "web.0@g3.17", "web", 0, 3, 2, policy(GUNICORN), "", State.READY, 0.0, 0.0, ready_at=1.0, scale_asked=4
+    )
+    assert Progress.of(changing) == Progress(1.0, None, 0)
+
+
+@pytest.mark.parametrize("ready_at", [None, 101.0])
+def test_a_stop_goes_on_with_its_step_and_deadline(ready_at: float | None) -> None:
+    stop = StopProgress(0, 130.0, "asked", expected=True)
+    process = adopted_process(recorded(), 4711, 110.0, progress=Progress(ready_at, stop))
+    assert (process.state, process.stop, process.ready_at) == (State.STOPPING, stop, ready_at)
+
+
+def test_a_kill_is_sent_again() -> None:
+    steps = len(policy(COMMAND).stop)
+    assert steps > 1
+    killed = StopProgress(steps - 1, None, "asked", expected=False)
+    process = adopted_process(recorded(), 4711, 110.0, progress=Progress(101.0, killed))
+    assert process.stop == StopProgress(steps - 2, 110.0, "asked", expected=False)
+    assert not process.kill_sent
+
+
+def test_a_list_of_kill_alone_is_planned_again() -> None:
+    only = replace(recorded(), policy=replace(policy(COMMAND), stop=policy(COMMAND).stop[-1:]))
+    process = adopted_process(only, 4711, 110.0, progress=Progress(101.0, StopProgress(0, None, "asked", True)))
+    assert (process.state, process.stop) == (State.READY, None)

@@ -17,7 +17,7 @@ from functools import partial
 from supervisor_d.core import actions as act
 from supervisor_d.core import events as ev
 from supervisor_d.core import intent as intents
-from supervisor_d.core.adoption import RecordedFacts
+from supervisor_d.core.adoption import Progress, RecordedFacts
 from supervisor_d.core.desired import Desired
 from supervisor_d.core.evolve import evolve
 from supervisor_d.core.intent import Intent
@@ -69,6 +69,7 @@ class World:
         self.wake_at: float | None = None
         self.invariants = Invariants(self)
         self._inbox: deque[ev.Event] = deque()
+        self._noted: dict[str, Progress] = {}
         self._life = 0
         self.host = FakeHost(self.agenda, lambda process_id, _: self.scripts[process_id], partial(self._post, 0))
         self.reload(*specs)
@@ -211,7 +212,9 @@ class World:
 
     def _turn(self) -> None:
         while self._inbox:
-            self._fold(self._inbox.popleft())
+            event = self._inbox.popleft()
+            self._fold(event)
+            self._note_progress(getattr(event, "id", ""))
         for _ in range(MAX_ROUNDS):
             made = plan(self.desired, self.observed, self.now)
             assert made.wake_at is None or made.wake_at > self.now
@@ -253,6 +256,17 @@ class World:
                 self.dies_after = None
                 raise DaemonDiedError
         self._effect(action)
+        self._note_progress(getattr(action, "id", ""))
+
+    def _note_progress(self, process_id: str) -> None:
+        process = self.observed.find(process_id)
+        if process is None or process.ended:
+            self._noted.pop(process_id, None)
+            return
+        progress = Progress.of(process)
+        if self._noted.setdefault(process_id, progress) != progress:
+            self._noted[process_id] = progress
+            self.host.note(process_id, encode(progress))
 
     def _effect(self, action: act.Action) -> None:
         match action:
@@ -324,6 +338,7 @@ class World:
         self.dies_after = None
         self.host.detach()
         self._inbox.clear()
+        self._noted.clear()
         self.agenda.advance(self.now + seconds)
         self.observed = Observed()
         self.invariants.reborn()

@@ -88,6 +88,7 @@ class FakeProcess:
     empty: bool = False
     shim_alive: bool = True
     stop_asked: bool = False
+    note: str = ""
     workers: int | None = None
     """The size that it was brought to in place; None: as it was started."""
     signals: list[tuple[float, str]] = field(default_factory=list)
@@ -153,6 +154,12 @@ class FakeHost:
         process.signals.append((self.agenda.now, "KILL"))
         self._after(0.0, lambda: self._killed(process))
 
+    def note(self, process_id: str, text: str) -> None:
+        """Kept until the record goes."""
+        process = self.processes.get(process_id)
+        if process is not None:
+            process.note = text
+
     def forget(self, process_id: str) -> None:
         """Remove an empty record; any other stays."""
         process = self.processes.get(process_id)
@@ -185,7 +192,7 @@ class FakeHost:
         self._emit = emit
         found = []
         for process in self.processes.values():
-            found.append(Adoption(process.id, process.facts, process.pid, process.exit, process.empty))
+            found.append(Adoption(process.id, process.facts, process.pid, process.exit, process.empty, process.note))
             if process.failed:
                 self._after(0.0, partial(self._tell_only, emit, SpawnFailed(process.id, process.failed)))
             elif not process.shim_alive and not process.empty:
