@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -45,3 +46,16 @@ def test_a_process_that_is_just_ending_is_given_its_grace() -> None:
 @pytest.mark.parametrize(("program", "code"), [("", 0), ("raise SystemExit(7)", 7), ("import os; os.abort()", 134)])
 def test_the_commands_own_exit_code_is_passed_on(program: str, code: int) -> None:
     assert run_reaped(program).returncode == code
+
+
+SPAWN = "import os, sys; os.waitpid(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)"
+SHOW_IGNORED = "print(next(line for line in open('/proc/self/status') if line.startswith('SigIgn')))"
+
+
+def test_the_command_begins_with_clean_signals_though_posix_spawn_started_us() -> None:
+    reaper = [sys.executable, "-m", "tests.support.reaper", sys.executable, "-c", SHOW_IGNORED]
+    argv = [sys.executable, "-c", SPAWN, *reaper]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True)
+    pythons_own = {signal.SIGPIPE, signal.SIGXFSZ}
+    mask = int(done.stdout.split()[1], 16)
+    assert {number for number in range(1, 65) if mask >> number - 1 & 1} == pythons_own

@@ -5,6 +5,9 @@
 Every orphan below a subreaper becomes its child (prctl(2), PR_SET_CHILD_SUBREAPER): whatever escapes from a test,
 however it forked, is ours in the end.  Orphans that end are reaped at once, as an init would.  When the command is
 done, what still lives after a grace is named and killed, and the exit code is 1 even if the command's was 0.
+
+It also gives the command clean signals.  make starts its recipes by posix_spawn(3), which leaves the C library's own
+two signals ignored, and what is ignored is inherited by all that a test starts and looks at.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -22,11 +26,16 @@ import psutil
 
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_SECONDS = 5.0
+C_LIBRARYS_OWN = (32, 33)
+RT_SIGACTION = {"x86_64": 13, "aarch64": 134}
+"""The system call's number (asm/unistd.h): sigaction(3) of the C library refuses its own signals."""
 
 
 def main(argv: list[str]) -> int:
     """Run `argv`; its exit code (128 + n for signal n), or 1 when it left processes behind."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _reset_signals(libc)
     command = subprocess.Popen(argv)
     _forward_signals(command.pid)
     code = _reap_until(command.pid)
@@ -36,6 +45,14 @@ def main(argv: list[str]) -> int:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     return code or (1 if left else 0)
+
+
+def _reset_signals(libc: ctypes.CDLL) -> None:
+    """The default action for the signals that Python cannot reach; a kernel's sigaction of zeroes says just that."""
+    number = RT_SIGACTION.get(platform.machine())
+    if number is not None:
+        for signum in C_LIBRARYS_OWN:
+            libc.syscall(number, signum, bytes(64), None, 8)
 
 
 def _forward_signals(pid: int) -> None:
