@@ -35,7 +35,7 @@ from supervisor_d.runtime.accounts import find_account
 from supervisor_d.runtime.cgroups import Cgroups, own_cgroup
 from supervisor_d.runtime.host import Emit, Told
 from supervisor_d.runtime.known import Known, known_from
-from supervisor_d.runtime.records import Record, Records, make_spec
+from supervisor_d.runtime.records import REHEARSAL, Record, Records, make_spec
 from supervisor_d.runtime.scopes import Scope
 from supervisor_d.runtime.tracked import Ties, Tracked
 from supervisor_d.runtime.zygote import Zygote
@@ -96,7 +96,7 @@ class LinuxHost:
         self._records.prepare()
         self._runtime_dir = runtime_dir
         self._cgroups = Cgroups(runtime_dir, scope.cgroup if scope else own_cgroup())
-        self._zygote = Zygote(runtime_dir / "rehearsal", scope)
+        self._zygote = Zygote(runtime_dir / REHEARSAL, scope)
         self._tracked: dict[str, Tracked] = {}
         self._waiting: deque[_Request] = deque()
         self._asked: dict[str, _Request] = {}

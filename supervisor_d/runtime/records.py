@@ -16,6 +16,7 @@ from supervisor_d.core.spec import Launch, Limits
 from supervisor_d.shim import wire
 
 RECORD_MAX_BYTES = 4 * 1024 * 1024
+REHEARSAL = "rehearsal"
 NOTE = "note.json"
 """Beside what shim/wire.py lists: how far the process has come, in the core's own words; no shim reads it."""
 
@@ -103,7 +104,9 @@ class Records:
                 yield self.of(name)
 
     def remove_strays(self) -> None:
-        """Remove private directories without a record."""
+        """Remove private directories without a record, and what a zygote that was killed left of its rehearsal."""
+        for scratch in self._private.parent.glob(f"{REHEARSAL}.*"):
+            shutil.rmtree(scratch, ignore_errors=True)
         for name in os.listdir(self._private):
             if not (self._processes / name).exists():
                 self.of(name).remove()

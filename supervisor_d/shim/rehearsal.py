@@ -30,8 +30,9 @@ class _Actor(Shim):
             self._loop.stop()
 
 
-def rehearse(scratch: str) -> None:
-    """Live LIVES lives in the new directory `scratch`, which is removed.  To be called with no descriptor above 2."""
+def rehearse(directory: str) -> None:
+    """Live LIVES lives in a new directory beside `directory`, which is removed.  No descriptor above 2 may be open."""
+    scratch = f"{directory}.{os.getpid()}"
     try:
         os.mkdir(scratch, 0o700)
     except OSError:

@@ -299,11 +299,11 @@ def _nothing(*_: object) -> None:
     """A handler there must be, for the wake-up descriptor to be written."""
 
 
-def _identity(pid: int) -> wire.Identity:
+def _identity(pid: int) -> tuple[int, int, int, str]:
     """Of ourselves or of a child that nobody else can reap."""
     pidfd = os.pidfd_open(pid)
     try:
-        return wire.identify(pid, pidfd)
+        return wire.identity_fields(pid, pidfd)
     finally:
         os.close(pidfd)
 

@@ -137,8 +137,13 @@ def identify(pid: int, pidfd: int) -> Identity:
     To be sure that both speak of one process: open the pidfd first, identify, and signal only through the pidfd.
     Raises OSError (ProcessLookupError, FileNotFoundError) when it is gone.
     """
-    fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    return Identity(pid, int(fields[19]), os.fstat(pidfd).st_ino, _boot_id())
+    return Identity(*identity_fields(pid, pidfd))
+
+
+def identity_fields(pid: int, pidfd: int) -> tuple[int, int, int, str]:
+    """The fields of an Identity, for who only passes them on."""
+    starttime = read(f"/proc/{pid}/stat").rpartition(b")")[2].split(None, 20)[19]
+    return pid, int(starttime), os.fstat(pidfd).st_ino, _boot_id()
 
 
 def _boot_id() -> str:

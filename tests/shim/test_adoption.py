@@ -195,6 +195,14 @@ async def test_a_spec_that_nobody_began(shims: ShimWorld) -> None:
     assert [type(event) for event in shims.events] == [SpawnFailed]
 
 
+async def test_a_killed_zygotes_rehearsal_goes(shims: ShimWorld) -> None:
+    scratch = shims.directory / "run" / "rehearsal.12345"
+    scratch.mkdir()
+    (scratch / "output").touch()
+    shims.new_daemon()
+    assert not scratch.exists()
+
+
 async def test_private_directories_without_a_record_go(shims: ShimWorld) -> None:
     stray = shims.directory / "run" / "private" / "gone.0@g1.1"
     stray.mkdir()
