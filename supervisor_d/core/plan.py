@@ -13,11 +13,9 @@ For each pool, in this order:
 5. settle      sizes in place, successes written down, empty records forgotten
 6. wake        the earliest instant at which any of this would come out differently without a new fact
 
-Words: a process is *current* when it is live and what its slot wants now (generation, size), the newest if there are
-more; any other that is not yet empty is an *other* of its slot.  A spawn beside a main process that still runs is a
-*surge*, and surges never take the pool above `slots + max_surge`, draining processes included.  A spawn into a free
-slot replaces what was there, so no budget can hold it back: a long drain must not keep a crashed worker down.  What
-is outdated may go when its slot is served without it, or when `max_unavailable` allows one more slot to be missed.
+Words, beside those of core.capacity: a spawn beside a main process of its slot that still runs is a *surge*, and surges
+never take the pool above `slots + max_surge`, draining processes included.  A spawn into a free slot replaces what was
+there, so no budget can hold it back: a long drain must not keep a crashed worker down.
 
 Worked example, one slot, max_surge 1, max_unavailable 0, `web` rolls from g1 to g2:
 
@@ -35,6 +33,7 @@ from dataclasses import dataclass, field
 
 from supervisor_d.core import actions as act
 from supervisor_d.core import rollout
+from supervisor_d.core.capacity import Capacity
 from supervisor_d.core.dependencies import held_by, waits_for
 from supervisor_d.core.desired import Desired, DesiredPool
 from supervisor_d.core.observed import Observed, PoolFacts, SlotFacts
@@ -95,7 +94,7 @@ class _PoolPlan:
         self.facts = facts
         self.now = draft.now
         self.processes = tuple(facts.processes.values())
-        self.current = self._current_by_slot()
+        self.capacity = Capacity(pool, facts, draft.now)
         self.touched: set[str] = set()
         """Processes that this plan already acts on: one action a process and plan."""
 
@@ -183,39 +182,20 @@ class _PoolPlan:
 
     # 3. spawn
 
-    def _current_by_slot(self) -> dict[int, Process]:
-        """The newest of each slot: a former daemon may have left an older one that it was about to stop."""
-        fitting = (process for process in self.processes if self._fits(process))
-        return {process.slot: process for process in sorted(fitting, key=lambda p: (p.began_at, p.id))}
-
-    def _current(self, process: Process) -> bool:
-        return self.current.get(process.slot) is process
-
-    def _fits(self, process: Process) -> bool:
-        sizes = self.pool.sizes
-        return (
-            process.live
-            and not process.shim_lost
-            and process.generation == self.pool.generation
-            and process.slot < len(sizes)
-            and (self.pool.policy.traits.scale_in_place or process.workers == sizes[process.slot])
-        )
-
     def _slot(self, slot: int) -> SlotFacts:
         return self.facts.slots.get((slot, self.pool.generation)) or SlotFacts()
 
     def _spawn(self) -> None:
         if self.pool.policy.traits.oneshot and self.pool.generation in self.facts.successes:
             return
-        held = waits_for(self.pool, self.draft.desired, self.draft.observed)
-        if held:
+        if waits_for(self.pool, self.draft.desired, self.draft.observed):
             return
         others: dict[int, list[Process]] = {}
         for process in self.processes:
             if not (process.ended and process.empty):
                 others.setdefault(process.slot, []).append(process)
         for slot in range(len(self.pool.sizes)):
-            if slot not in self.current:
+            if slot not in self.capacity.current:
                 self._spawn_slot(slot, others.get(slot, []))
 
     def _spawn_slot(self, slot: int, others: list[Process]) -> None:
@@ -245,9 +225,9 @@ class _PoolPlan:
 
     def _room(self, others: list[Process]) -> bool:
         """Whether a process may be started beside the others of its slot."""
-        if self._stops_first() and (self._planned() or any(not (p.ended and p.empty) for p in self.processes)):
+        if self.capacity.stops_first and (self._planned() or any(not (p.ended and p.empty) for p in self.processes)):
             return False
-        if self._probing() and rollout.unproven(self.pool, self.facts, self.now):
+        if self.capacity.unproven and self._probing():
             return False
         running = [p for p in others if not p.ended]
         if self.pool.policy.traits.respawn == "when-empty" and len(running) < len(others):
@@ -286,71 +266,14 @@ class _PoolPlan:
                 self._stop(process, self.pool.stop_reason, expected=True)
 
     def _retire_outdated(self) -> None:
-        outdated = [p for p in self.processes if p.live and not self._current(p) and p.id not in self.touched]
-        if not outdated:
-            return
-        remaining = list(self.processes)
-        served = {p.slot for p in remaining if self._serves(p)}
-        spare = self._may_miss() - len(self._serving_slots() - served)
-        for process in sorted(outdated, key=self._retire_order):
-            missed = self._serves(process) and not self._substitute(process, remaining)
-            if not self._stops_first() and (self._may_answer(process) or (missed and spare < 1)):
-                continue
-            spare -= missed
-            remaining.remove(process)
-            self._stop(process, self._retire_reason(process), expected=True)
-
-    def _may_answer(self, process: Process) -> bool:
-        """An adopted process may serve though it has not told this daemon yet; it will, or miss its start deadline."""
-        return process.adopted and process.state is State.STARTING and process.slot in self._serving_slots()
-
-    def _substitute(self, process: Process, remaining: list[Process]) -> bool:
-        """Whether its slot is served without it; one that lost its shim is a substitute only for another such one."""
-        others = (p for p in remaining if p.slot == process.slot and p is not process)
-        return any(self._serves(p) and (process.shim_lost or not p.shim_lost) for p in others)
-
-    def _retire_order(self, process: Process) -> tuple[bool, int, float]:
-        """What a rollback would go back to goes last; of several in one slot the oldest goes first."""
-        kept = self.pool.rollout is not None and process.generation == self.pool.rollout.from_generation
-        return kept and not process.shim_lost, process.slot, process.began_at
-
-    def _serving_slots(self) -> set[int]:
-        """The slots of which service is expected: not those whose process did all it had to."""
-        return {slot for slot in range(len(self.pool.sizes)) if not self._slot(slot).finished}
-
-    def _serves(self, process: Process) -> bool:
-        """An outdated process serves by being ready, a current one once it has stayed so."""
-        ready = self._settled(process) if self._current(process) else process.state is State.READY
-        return ready and process.slot in self._serving_slots()
-
-    def _settled(self, process: Process) -> bool:
-        return rollout.settled(process, self.pool.rollout_policy.min_ready_seconds, self.now)
+        for process in self.capacity.may_go():
+            if process.id not in self.touched:
+                self._stop(process, self.capacity.why_outdated(process), expected=True)
 
     def _wake_when_settled(self) -> None:
         for process in self.processes:
             if process.state is State.READY and process.ready_at is not None:
                 self.draft.wake(process.ready_at + self.pool.rollout_policy.min_ready_seconds)
-
-    def _may_miss(self) -> int:
-        """A policy that may neither add nor miss anything could never move: it may miss one."""
-        policy = self.pool.rollout_policy
-        allowed = policy.max_unavailable or (0 if policy.max_surge else 1)
-        return min(allowed, 1) if rollout.unproven(self.pool, self.facts, self.now) else allowed
-
-    def _stops_first(self) -> bool:
-        """At most one ever, or a task that is to be done anew: the old one makes room before the new one starts."""
-        return self.pool.policy.traits.exclusive or self.pool.policy.traits.oneshot
-
-    def _retire_reason(self, process: Process) -> str:
-        if process.shim_lost:
-            return "its shim died"
-        if process.slot >= len(self.pool.sizes):
-            return f"{self.pool.name} was scaled to {sum(self.pool.sizes)} workers"
-        if process.generation != self.pool.generation:
-            return f"replaced by g{self.pool.generation}"
-        if self._fits(process):
-            return "its slot has a newer process"
-        return f"its slot wants {self.pool.sizes[process.slot]} workers, not {process.workers}"
 
     # 5. settle
 
@@ -358,7 +281,7 @@ class _PoolPlan:
         if not self.pool.policy.traits.scale_in_place:
             return
         for process in self.processes:
-            if not self._current(process) or process.state is not State.READY or process.id in self.touched:
+            if not self.capacity.is_current(process) or process.state is not State.READY or process.id in self.touched:
                 continue
             wanted = self.pool.sizes[process.slot]
             if process.scale_asked == wanted:
@@ -374,10 +297,9 @@ class _PoolPlan:
 
     def _settle(self) -> None:
         pool = self.pool
-        if pool.policy.traits.oneshot and pool.generation not in self.facts.successes:
-            history = self._slot(0)
-            if history.finished and history.last_exit is not None and history.last_exit.ok:
-                self._do(act.RecordSuccess(pool.name, pool.generation, "exited with code 0"))
+        succeeded = pool.policy.traits.oneshot and self._slot(0).ended_well
+        if succeeded and pool.generation not in self.facts.successes:
+            self._do(act.RecordSuccess(pool.name, pool.generation, "exited with code 0"))
         for process in self.processes:
             if process.ended and process.empty:
                 self._do(act.Forget(process.id, "its tree is empty"))

@@ -146,6 +146,14 @@ class TestDeadlines:
         t.does("TERM web.0@g1.1")
         assert t.process(WEB).fault == "not ready within 5 s: http /healthz answered 503"
 
+    def test_a_late_start_that_is_outdated_too_is_stopped_once(self) -> None:
+        t = Transcript(pool("web"))
+        t.does("spawn web.0@g1.1")
+        t.hears(Spawned(WEB, 100))
+        t.at(60.0)
+        t.rolls("web", to=2)
+        t.does("TERM web.0@g1.1")
+
     def test_a_tree_without_main_process_and_shim_has_no_keeper(self) -> None:
         t = serving("web")
         t.hears(MainExited(WEB, Exit(code=1)))

@@ -53,6 +53,12 @@ class TestTheWord:
         t.hears(WorkersReported("web.0@g1.1", 4, 3))
         assert word(t) == ("running", "3 of 4 ready")
 
+    def test_surplus_does_not_count(self) -> None:
+        t = two_slots()
+        t.starts("web.1@g1.2")
+        t.wants("web", sizes=(1,))
+        assert word(t) == ("running", "1 of 1 ready")
+
     def test_waiting_names_the_dependencies(self) -> None:
         t = Transcript(pool("db"), pool("migrate", traits=ONESHOT), pool("web", after=("db", "migrate")))
         assert word(t) == ("waiting", "for db, migrate")

@@ -44,7 +44,8 @@ class Invariants:
         """When a slot's process last ended by itself."""
         self.rolled_back: dict[str, int] = {}
         """Pools whose next intent must want that generation again."""
-        self.first_signal: dict[str, float] = {}
+        self.steps: dict[str, dict[int, float]] = {}
+        """When each step of a process's stop list was sent."""
         self.successes: set[tuple[str, int]] = set()
         self.totals: dict[str, Counter[str]] = {}
 
@@ -87,6 +88,8 @@ class Invariants:
                 assert process is not None
                 if process.stop is None or not process.stop.expected:
                     self._ended_by_itself(process)
+            case ev.Adopted(process) if process.stop is None:
+                self.steps.pop(process.id, None)
             case ev.ShimLost(id):
                 self._disturb(self.world.pool_of(id))
             case ev.PoolRemoved(pool) | ev.FailureCleared(pool):
@@ -133,7 +136,6 @@ class Invariants:
         """
         self.tried = {key: [p for p in tried if p.pid is not None] for key, tried in self.tried.items()}
         self.rolled_back.clear()
-        self.first_signal.clear()
         self.unexpected.clear()
         self.totals.clear()
 
@@ -224,21 +226,23 @@ class Invariants:
         assert not process.ended, f"{action.id} is signalled after its end"
         assert world.host.processes[action.id].exit is None, f"{action.id} is signalled after its end"
         assert action.signal == process.policy.stop[action.step].signal
-        if action.step == 0:
-            self.first_signal[action.id] = world.now
-        assert world.now == self._due(process, action.step), f"{action.id}: step {action.step} at a wrong time"
+        if action.step > 0:
+            self._comes_when_due(process, action.step, f"step {action.step}")
+        self.steps.setdefault(action.id, {})[action.step] = world.now
 
-    def _due(self, process: Process, step: int) -> float:
-        at = self.first_signal[process.id]
-        for earlier in process.policy.stop[:step]:
-            at += earlier.wait_seconds
-        return at
+    def _comes_when_due(self, process: Process, step: int, what: str) -> None:
+        """At exactly the deadline of the step before; at once, when that has passed while there was no daemon."""
+        now = self.world.now
+        due = self.steps[process.id][step - 1] + process.policy.stop[step - 1].wait_seconds
+        late = process.adopted and process.since == now and due < now
+        assert now == due or late, f"{process.id}: {what} at {now}, not at {due}"
 
     def _kill_comes_at_its_deadline(self, action: act.Kill) -> None:
         """Never early: excused are a third signal, a start that did not come to exec, and a tree without a keeper."""
         process = self.world.observed.find(action.id)
         assert process is not None
-        if self.world.desired.kill_now or process.pid is None:
+        sent_before = any(name == "KILL" for _, name in self.world.host.processes[action.id].signals)
+        if self.world.desired.kill_now or process.pid is None or (process.adopted and sent_before):
             return
         if process.stop is None:
             first_is_kill = process.policy.stop[0].signal == "KILL"
@@ -246,7 +250,7 @@ class Invariants:
             return
         step = process.stop.step + 1
         assert process.ended or step == len(process.policy.stop) - 1, f"{action.id} is killed in the middle of its list"
-        assert self.world.now == self._due(process, step), f"{action.id} is not killed at its deadline"
+        self._comes_when_due(process, step, "KILL")
 
     def _no_deadline_has_passed(self, process: Process) -> None:
         if process.empty or process.stop is None or process.kill_sent:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,17 +15,17 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from supervisor_d.core import actions as act
+from supervisor_d.core import capacity, rollout
 from supervisor_d.core import intent as intents
 from supervisor_d.core import performed as performing
 from supervisor_d.core import plan as planning
-from supervisor_d.core import rollout
 from supervisor_d.core.process import Process, StopProgress
 from supervisor_d.runtime import adopting
 from tests.sim import test_stories, world
 from tests.sim.test_machine import WorldMachine
 
 Patch = Callable[[pytest.MonkeyPatch], None]
-PLAN = planning._PoolPlan
+PLAN, CAPACITY = planning._PoolPlan, capacity.Capacity
 
 
 def _always(value: Any) -> Callable[[Any], Any]:
@@ -32,8 +33,8 @@ def _always(value: Any) -> Callable[[Any], Any]:
     return lambda _: lambda *_: value
 
 
-def _on_plan(name: str, wrap: Callable[[Any], Any]) -> Patch:
-    return lambda patch: patch.setattr(PLAN, name, wrap(getattr(PLAN, name)))
+def _on(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Patch:
+    return lambda patch: patch.setattr(owner, name, wrap(getattr(owner, name)))
 
 
 def _deadline_moved_by(seconds: float) -> Patch:
@@ -44,12 +45,17 @@ def _deadline_moved_by(seconds: float) -> Patch:
 
         return moved
 
-    return _on_plan("_next_step", wrap)
+    return _on(PLAN, "_next_step", wrap)
+
+
+def _settled_at_once(original: Any, process: Process, _: float, now: float) -> Any:
+    return original(process, 0.0, now)
 
 
 def _min_ready_is_dropped(patch: pytest.MonkeyPatch) -> None:
-    original = rollout.settled
-    patch.setattr(rollout, "settled", lambda process, _, now: original(process, 0.0, now))
+    dropped = partial(_settled_at_once, rollout.settled)
+    patch.setattr(rollout, "settled", dropped)
+    patch.setattr(capacity, "settled", dropped)
 
 
 def _a_kill_is_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -64,27 +70,27 @@ def _a_rollback_goes_nowhere(patch: pytest.MonkeyPatch) -> None:
 
 MUTANTS: dict[str, Patch] = {
     "min_ready is dropped": _min_ready_is_dropped,
-    "exclusive is ignored": _on_plan("_stops_first", _always(value=False)),
+    "exclusive is ignored": lambda patch: patch.setattr(CAPACITY, "stops_first", False),
     "steps come early": _deadline_moved_by(-0.1),
     "steps come late": _deadline_moved_by(0.1),
-    "backoff is forgotten": _on_plan(
-        "_slot", lambda original: lambda self, slot: replace(original(self, slot), not_before=0.0)
+    "backoff is forgotten": _on(
+        PLAN, "_slot", lambda original: lambda self, slot: replace(original(self, slot), not_before=0.0)
     ),
-    "a slot never gives up": _on_plan(
-        "_slot", lambda original: lambda self, slot: replace(original(self, slot), failed="")
+    "a slot never gives up": _on(
+        PLAN, "_slot", lambda original: lambda self, slot: replace(original(self, slot), failed="")
     ),
-    "a bad generation is tried in every slot": lambda patch: patch.setattr(rollout, "unproven", lambda *_: False),
-    "one more may be missed": _on_plan("_may_miss", lambda original: lambda self: original(self) + 1),
-    "there is always room": _on_plan("_room", _always(value=True)),
+    "a bad generation is tried in every slot": _on(capacity, "unproven", _always(value=False)),
+    "one more may be missed": _on(CAPACITY, "_may_miss", lambda original: lambda self: original(self) + 1),
+    "there is always room": _on(PLAN, "_room", _always(value=True)),
     "starts do not wait": lambda patch: patch.setattr(planning, "waits_for", lambda *_: ()),
     "stops do not wait": lambda patch: patch.setattr(planning, "held_by", lambda *_: ()),
     "nobody wakes the daemon": lambda patch: patch.setattr(planning._Draft, "wake", lambda *_: None),
     "a kill is asked for again and again": _a_kill_is_forgotten,
     "a rollback goes nowhere": _a_rollback_goes_nowhere,
-    "what was adopted is not waited for": _on_plan("_may_answer", _always(value=False)),
-    "what is outdated stays": _on_plan("_retire_outdated", _always(None)),
-    "a start may take for ever": _on_plan("_start_deadline", _always(None)),
-    "a size is never set": _on_plan("_scale_in_place", _always(None)),
+    "what was adopted is not waited for": _on(CAPACITY, "_may_answer", _always(value=False)),
+    "what is outdated stays": _on(PLAN, "_retire_outdated", _always(None)),
+    "a start may take for ever": _on(PLAN, "_start_deadline", _always(None)),
+    "a size is never set": _on(PLAN, "_scale_in_place", _always(None)),
 }
 
 
