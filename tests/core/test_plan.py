@@ -152,7 +152,7 @@ class TestDeadlines:
         t.hears(Spawned(WEB, 100))
         t.at(60.0)
         t.rolls("web", to=2)
-        t.does("TERM web.0@g1.1")
+        t.does("TERM web.0@g1.1", "spawn web.0@g2.2")
 
     def test_a_tree_without_main_process_and_shim_has_no_keeper(self) -> None:
         t = serving("web")
