@@ -38,11 +38,11 @@ def test_whatever_is_killed_comes_back_exactly_once() -> None:
         for name, workers in wanted.items():
             daemon.wait_pids(name, workers)
         mains = set(daemon.all_pids().values())
-        expected = {daemon.pid} | mains | {daemon.shim_of(pid) for pid in mains}
-        expected |= {child for pid in mains for child in procs.below(daemon.shim_of(pid))}
+        shims = {daemon.shim_of(pid) for pid in mains}
+        assert (len(mains), len(shims)) == (6, 6)
+        expected = {daemon.pid} | mains | shims | {child for shim in shims for child in procs.below(shim)}
         strangers = [pid for pid in daemon.marker.members() - expected if "zygote" not in procs.command_line(pid)]
         assert strangers == [], [procs.describe(pid) for pid in strangers]
-        assert len(expected) == 1 + 6 * 4
         assert not [entry for entry in daemon.events() if entry.name == "ignored"]
 
 

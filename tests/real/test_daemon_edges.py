@@ -67,8 +67,8 @@ def test_output_that_nobody_reads_holds_up_nothing() -> None:
     fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, 4096)
     os.write(writable, b"x" * 4096)
     daemon = Daemon({"one": SLEEPER})
+    daemon.popen = {"stdout": writable, "stderr": writable}
     try:
-        daemon.start(stdout=writable, stderr=writable)
         with daemon:
             daemon.wait_running("one")
             daemon.must("scale", "one=3")
@@ -133,27 +133,25 @@ def test_a_terminal_shows_merged_coloured_logs_and_its_hangup_ends_and_reloads_n
     pools = {name: {"program": "command", "command": ["sh", "-c", talker, name]} for name in ("one", "two")}
     daemon = Daemon(pools, env={"TERM": "xterm-256color"})
     master, slave = os.openpty()
+    daemon.popen = {"stdin": slave, "stdout": slave, "stderr": slave, "preexec_fn": _controlling}
     try:
-        daemon.start(stdin=slave, stdout=slave, stderr=slave, preexec_fn=_controlling)
-    finally:
-        os.close(slave)
-    try:
-        shown = _read_until(master, lambda text: "I am one" in text and "I am two" in text)
-        assert re.search(r"\x1b\[[0-9;]*m.*one", shown)
-        daemon.wait_running("one", "two")
-        before = daemon.all_pids()
-        daemon.configure({"one": pools["one"]})
-        assert procs.descriptors(daemon.pid)[1].startswith("/dev/pts/")
-        os.close(master)
-        master = -1
-        wait_for(lambda: procs.descriptors(daemon.pid)[1] == "/dev/null", 10, "the output to be detached")
-        assert daemon.all_pids() == before
-        assert not [entry for entry in daemon.events() if "reload" in entry.name]
-        assert daemon.cli("status").returncode == 0
+        with daemon:
+            os.close(slave)
+            shown = _read_until(master, lambda text: "I am one" in text and "I am two" in text)
+            assert re.search(r"\x1b\[[0-9;]*m.*one", shown)
+            daemon.wait_running("one", "two")
+            before = daemon.all_pids()
+            daemon.configure({"one": pools["one"]})
+            assert procs.descriptors(daemon.pid)[1].startswith("/dev/pts/")
+            os.close(master)
+            master = -1
+            wait_for(lambda: procs.descriptors(daemon.pid)[1] == "/dev/null", 10, "the output to be detached")
+            assert daemon.all_pids() == before
+            assert not [entry for entry in daemon.events() if "reload" in entry.name]
+            assert daemon.cli("status").returncode == 0
     finally:
         if master >= 0:
             os.close(master)
-        daemon.close()
 
 
 def _controlling() -> None:

@@ -103,10 +103,9 @@ def test_term_at_once_leaves_nothing() -> None:
     """In whatever part of its start the daemon is: it ends, by the signal or with 0, and nothing runs."""
     for _ in range(3):
         daemon = Daemon({f"p{n}": SLEEPER for n in range(10)})
-        daemon.start()
-        daemon.signal(signal.SIGTERM)
-        assert daemon.wait_end(10) == 0
-        daemon.close()
+        with daemon:
+            daemon.signal(signal.SIGTERM)
+            assert daemon.wait_end(10) == 0
 
 
 def test_term_in_the_midst_of_a_rollout_stops_both_generations() -> None:

@@ -91,11 +91,9 @@ def test_a_process_has_a_session_clean_signals_and_only_the_listed_descriptors()
         {"plain": SLEEPER, "bound": {**SLEEPER, "bind": f"127.0.0.1:{port}"}},
         env={"DAEMONS_OWN": "1", "LD_SOMETHING": "1", "PYTHONHOME_X": "1"},
     )
-    try:
-        daemon.start(close_fds=False)
-    finally:
-        os.close(leak)
+    daemon.popen = {"close_fds": False}
     with daemon:
+        os.close(leak)
         daemon.wait_running("plain", "bound")
         for name, count in (("plain", 3), ("bound", 4)):
             pid = daemon.pid_of(name)

@@ -77,6 +77,8 @@ class Daemon:
         self._python = python
         self.marker = new_marker(self.directory)
         self.process: subprocess.Popen[bytes] | None = None
+        self.popen: dict[str, Any] = {}
+        """How else the daemon is started, in subprocess's words."""
         self.configure(pools or {})
 
     # the config
@@ -114,7 +116,7 @@ class Daemon:
         """What runs the daemon in the foreground."""
         return [self._python, "-m", "supervisor_d", "run", "-c", str(self.config)]
 
-    def spawn(self, **popen: Any) -> subprocess.Popen[bytes]:
+    def spawn(self) -> subprocess.Popen[bytes]:
         """Start a daemon and wait for nothing."""
         argv = [*self.prefix, *self.command()]
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
@@ -128,12 +130,12 @@ class Daemon:
                 "cwd": self.directory,
                 "env": env,
             }
-            self.process = subprocess.Popen(self.marker.entering(argv), **{**options, **popen})
+            self.process = subprocess.Popen(self.marker.entering(argv), **{**options, **self.popen})
         return self.process
 
-    def start(self, **popen: Any) -> None:
+    def start(self) -> None:
         """Start a daemon and wait until it answers."""
-        self.spawn(**popen)
+        self.spawn()
         wait_for(self._answers, START_SECONDS, "the daemon's control socket")
 
     def _answers(self) -> bool:

@@ -33,11 +33,11 @@ class Shop(Daemon):
     def command(self) -> list[str]:
         return [self._python, str(ROOT / "sample_app" / "run.py"), "--directory", str(self.data)]
 
-    def start(self, **popen: Any) -> None:
+    def start(self) -> None:
         """One shop at a time looks for free ports: between looking and listening another would find the same."""
         with (Path(tempfile.gettempdir()) / f"supervisor-d-test-shop-{os.geteuid()}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            super().start(**popen)
+            super().start()
             self.wait_pool("redis", "running", SHOP_SECONDS)
 
     def wait_open(self) -> None:
