@@ -39,13 +39,13 @@ def test_a_second_daemon_is_refused_with_75_and_the_first_goes_on() -> None:
 
 def test_a_bad_config_at_the_start_exits_78_and_leaves_nothing() -> None:
     daemon = Daemon()
-    daemon.write("version: 1\npools:\n  one: {program: comand}\n")
-    done = daemon.cli("run")
-    assert done.returncode == 78
-    assert f"{daemon.config}:3:" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (daemon.directory / "run").exists()
-    daemon.close()
+    with daemon.idle():
+        daemon.write("version: 1\npools:\n  one: {program: comand}\n")
+        done = daemon.cli("run")
+        assert done.returncode == 78
+        assert f"{daemon.config}:3:" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (daemon.directory / "run").exists()
 
 
 @pytest.mark.parametrize("who", ["metrics", "pool"])
@@ -55,10 +55,10 @@ def test_a_port_that_is_taken_at_the_start_exits_73_and_leaves_nothing(who: str)
         bind = {"bind": address} if who == "pool" else {}
         settings = {"metrics": {"listen": address}} if who == "metrics" else {}
         daemon = Daemon({"one": SLEEPER, "two": {**SLEEPER, **bind}}, settings=settings)
-        assert daemon.spawn().wait(20) == 73
-        assert address in daemon.stderr
-        assert "Traceback" not in daemon.stderr
-        daemon.close()
+        with daemon.idle():
+            assert daemon.spawn().wait(20) == 73
+            assert address in daemon.stderr
+            assert "Traceback" not in daemon.stderr
 
 
 def test_output_that_nobody_reads_holds_up_nothing() -> None:
@@ -80,12 +80,12 @@ def test_output_that_nobody_reads_holds_up_nothing() -> None:
 
 def test_without_a_daemon_commands_say_so_with_69() -> None:
     daemon = Daemon({"one": SLEEPER})
-    for command in (["status"], ["events"], ["reload"], ["scale", "one=2"], ["logs"]):
-        done = daemon.cli(*command)
-        assert done.returncode == 69, command
-        assert "cannot reach the daemon" in done.stderr
-        assert "Traceback" not in done.stderr
-    daemon.close()
+    with daemon.idle():
+        for command in (["status"], ["events"], ["reload"], ["scale", "one=2"], ["logs"]):
+            done = daemon.cli(*command)
+            assert done.returncode == 69, command
+            assert "cannot reach the daemon" in done.stderr
+            assert "Traceback" not in done.stderr
 
 
 def test_the_control_socket_is_for_the_group_in_a_closed_directory() -> None:

@@ -143,10 +143,10 @@ def test_a_reload_while_the_daemon_ends_is_refused() -> None:
 
 def test_a_log_directory_that_is_a_link_is_refused() -> None:
     daemon = Daemon({"one": SLEEPER})
-    elsewhere = daemon.work / "elsewhere"
-    elsewhere.mkdir()
-    (daemon.directory / "log").symlink_to(elsewhere)
-    assert daemon.spawn().wait(20) == 73
-    assert "cannot use" in daemon.stderr
-    assert list(Path(elsewhere).iterdir()) == []
-    daemon.close()
+    with daemon.idle():
+        elsewhere = daemon.work / "elsewhere"
+        elsewhere.mkdir()
+        (daemon.directory / "log").symlink_to(elsewhere)
+        assert daemon.spawn().wait(20) == 73
+        assert "cannot use" in daemon.stderr
+        assert list(Path(elsewhere).iterdir()) == []

@@ -18,8 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -110,6 +110,16 @@ class Daemon:
             print(self.story())
             self.clear()
             return
+        self.close()
+
+    @contextmanager
+    def idle(self) -> Iterator[Self]:
+        """A block in which the test itself starts what it wants; it ends as the other does."""
+        try:
+            yield self
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
         self.close()
 
     def command(self) -> list[str]:
