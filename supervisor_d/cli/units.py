@@ -45,7 +45,6 @@ def service(facts: UnitFacts) -> str:
         "# Made by `supervisor-d install-unit`; docs/systemd.md explains it. Change it by drop-ins: systemctl edit.",
         "[Unit]",
         "Description=supervisor-d, pools of processes",
-        "Documentation=man:systemd.service(5)",
         "Wants=network-online.target",
         "After=network-online.target",
         "# However often the daemon dies, its processes live and it is started again.",
@@ -96,7 +95,7 @@ def socket(addresses: Sequence[str]) -> str:
         "[Socket]",
         *(f"ListenStream={_percent(address)}" for address in addresses),
         "Backlog=2048",
-        "# A connection that waits for the service to start must not be taken for one that nobody wants.",
+        "# However often it has to start the service, it goes on listening.",
         "TriggerLimitIntervalSec=0",
         "",
         "[Install]",
@@ -175,6 +174,7 @@ def _hardening(facts: UnitFacts) -> list[str]:
         # take CAP_SYS_PTRACE as well: there the fd store and the shims must do.
         f"SystemCallFilter=@system-service{' pidfd_getfd' if facts.user else ''}",
         f"SystemCallFilter=~@obsolete{' @privileged' if facts.user else ''}",
+        *(["SystemCallFilter=@chown"] if facts.user else []),  # to one's own groups
         "SystemCallErrorNumber=EPERM",
     ]
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -51,9 +52,17 @@ def install(directory: Path, version: str) -> Path:
     package = site / "supervisor_d"
     shutil.copytree(ROOT / "supervisor_d", package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "__init__.py").write_text(f'__version__ = "{version}"\n')
+    _edit(package / "runtime" / "scopes.py", "STOP_SECONDS = 30", "STOP_SECONDS = 3")
+    _edit(package / "sweep.py", "TERM_SECONDS = 10.0", "TERM_SECONDS = 1.0")
     signals = package / "runtime" / "signals.py"
     signals.write_text(signals.read_text() + _HANG)
     return directory
+
+
+def _edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{path.name} does not say {old!r}"
+    path.write_text(text.replace(old, new))
 
 
 class Machine:
@@ -80,6 +89,7 @@ class Service:
         self.config = f"{self.inner}/supervisor-d.yaml"
         self.python = python
         self._user = user
+        self.in_scope = not user
         self.directory.mkdir()
         self.directory.chmod(0o755)
         (self.directory / "work").mkdir()
@@ -101,11 +111,11 @@ class Service:
 
     # set-up
 
-    def configure(self, pools: dict[str, Any], **daemon: Any) -> None:
+    def configure(self, pools: Mapping[str, Any], **daemon: Any) -> None:
         """Write the config file."""
         plain = {"log_dir": f"/var/log/{self.name}"} if not self._user else {}
         own = {"runtime_dir": f"/run/{self.name}", "state_dir": f"/var/lib/{self.name}", **plain}
-        text = yaml.safe_dump({"version": 1, "daemon": {**own, **daemon}, "pools": pools}, sort_keys=False)
+        text = yaml.safe_dump({"version": 1, "daemon": {**own, **daemon}, "pools": dict(pools)}, sort_keys=False)
         (self.directory / "supervisor-d.yaml").write_text(text)
 
     def install(self, *options: str, drop_in: str = "") -> None:
@@ -182,6 +192,10 @@ class Service:
             if self.inner in line and "nsenter" not in line:
                 found[inside(process.pid)] = line
         return found
+
+    def wait_nothing_left(self, seconds: float = 10.0) -> None:
+        """`systemctl stop` waits for the service; its scope, stopped with it, may take a moment more."""
+        wait_for(lambda: not self.left(), seconds, "everything to be gone")
 
     def kill(self, pid: int, signal_name: str) -> None:
         """Send a signal to a process of the box."""

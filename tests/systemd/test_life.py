@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import sysconfig
 import time
@@ -150,13 +151,15 @@ def _kill_the_daemon(shop: Shop, hammer: Hammer, before: dict[int, str], table: 
         main, restarts = shop.main, int(shop.shown("NRestarts"))
         if turn % 5 == 0:
             shop.queue(10)
-        began = time.monotonic()
-        if turn % 2:
+        if turn % 4 == 3:
             shop.must("kill", "--kill-whom=main", "-s", "KILL")
+            shop.wait_restarted(restarts)
         else:
-            shop.kill(main, "KILL")
-        shop.wait_restarted(restarts)
-        milliseconds.append((time.monotonic() - began) * 1000)
+            outside, began = shop.box.outside(main), time.monotonic()
+            os.kill(outside, signal.SIGKILL)
+            shop.wait_restarted(restarts)
+            ready = int(shop.shown("ActiveEnterTimestampMonotonic")) / 1e6  # by the same clock
+            milliseconds.append((ready - began) * 1000)
         assert shop.main != main
         assert shop.all_pids() == before
         report = hammer.report()

@@ -1,0 +1,200 @@
+"""What a stop leaves (nothing), what a death takes along (the daemon alone), and where the sockets are meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from tests.support.programs import Notes
+from tests.support.waiting import wait_for
+from tests.systemd.support import HANG_SIGNAL, PYTHON, Machine, Service
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skip_allowed("needs root, namespaces, a writable cgroup2 and Debian's systemd"),
+]
+
+USER = "www-data"
+PROFILES = {"root": "", "plain": USER}
+APP = """
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+    return [b"ok"]
+"""
+GET = """
+import socket, sys
+where = sys.argv[1]
+with socket.socket(socket.AF_UNIX if "/" in where else socket.AF_INET) as client:
+    client.settimeout(30)
+    client.connect(where if "/" in where else ("127.0.0.1", int(where)))
+    client.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    print(client.recv(100).split()[1].decode())
+"""
+
+
+@pytest.fixture(params=sorted(PROFILES))
+def service(request: pytest.FixtureRequest, machine: Machine) -> Iterator[Service]:
+    """One profile's service with a worker that ignores TERM, and its child in a session of its own."""
+    number = len(list(machine.shop.iterdir()))
+    with Service(machine, f"ends{number}", user=PROFILES[request.param]) as service:
+        yield service
+
+
+def stubborn(service: Service, **more: object) -> dict[str, object]:
+    """A pool whose worker ignores TERM, and has a child in another session that does too."""
+    notes = Notes(service.directory / "work" / "notes")
+    command = notes.stubborn("s")
+    command = [f"{PYTHON}/bin/python3", *command[1:]]
+    command = [word.replace(str(service.directory), service.inner) for word in command]
+    return {"program": "command", "command": command, "user": USER, "ready": {"notify": True}, **more}
+
+
+def start(service: Service, pools: Mapping[str, object], drop_in: str = "") -> dict[int, str]:
+    service.configure(pools)
+    service.install(drop_in=drop_in)
+    service.must("start")
+    service.wait_running(*pools)
+    return service.all_pids()
+
+
+def test_a_stop_ends_what_ignores_term_and_what_escaped(service: Service) -> None:
+    before = start(service, {"one": stubborn(service, stop="TERM 1s, KILL")})
+    assert len(before) == 2
+    began = time.monotonic()
+    service.must("stop")
+    assert 1 <= time.monotonic() - began < 15
+    assert service.left() == {}
+    assert service.shown("Result") == "success"
+    for unit in (service.unit, service.scope):
+        assert not service.box.cgroup(f"system.slice/{unit}").exists()
+
+
+def test_a_slow_stop_gets_the_time_it_needs(service: Service) -> None:
+    start(service, {"one": stubborn(service, stop="TERM 8s, KILL")}, "[Service]\nTimeoutStopSec=3\n")
+    service.must("stop")
+    assert service.shown("Result") == "success"
+    assert service.left() == {}
+
+
+def test_death_and_kill_leave_workers_and_the_next_daemon_adopts(service: Service) -> None:
+    before = start(service, {"one": stubborn(service, stop="TERM 1s, KILL")})
+    for by_systemd in (False, True):
+        restarts = int(service.shown("NRestarts"))
+        if by_systemd:
+            service.must("kill", "--kill-whom=main", "-s", "KILL")
+        else:
+            service.kill(service.main, "KILL")
+        service.wait_restarted(restarts)
+        assert service.all_pids() == before
+        assert service.status().daemon.adopted_total == 1
+
+
+def test_a_stop_while_the_daemon_hangs_leaves_nothing(service: Service) -> None:
+    start(service, {"one": stubborn(service)}, "[Service]\nTimeoutStopSec=4\nWatchdogSec=0\n")
+    service.kill(service.main, HANG_SIGNAL)
+    service.systemctl("stop", timeout=90)
+    assert service.shown("Result") == "timeout"
+    service.wait_nothing_left()
+
+
+def test_a_stop_while_no_daemon_lives(service: Service) -> None:
+    before = start(service, {"one": stubborn(service, stop="TERM 1s, KILL")}, "[Service]\nRestartSec=1h\n")
+    service.kill(service.main, "KILL")
+    wait_for(lambda: service.shown("SubState") == "auto-restart", 20, "systemd to wait for the restart")
+    assert service.all_pids() == before
+    service.must("stop", timeout=90)
+    if service.in_scope:
+        service.wait_nothing_left()
+    else:
+        # Nobody is run by systemd then: they live on, and the next daemon has them again.
+        assert service.all_pids() == before
+        service.must("start")
+        assert service.all_pids() == before
+        service.must("stop")
+        assert service.left() == {}
+
+
+def test_sockets_outlive_daemon_shims_and_workers_at_once(service: Service) -> None:
+    (service.directory / "app.py").write_text(APP)
+    path = f"{service.inner}/work/web.sock"
+    web = {"program": "gunicorn", "app": "app", "bind": ["127.0.0.1:8101", f"unix:{path}"], "workers": 1}
+    own = {"user": USER, "cwd": service.inner, "python": service.python}
+    start(service, {"web": {**web, **own}}, "[Service]\nRestartSec=1s\n")
+    inodes, file = listening(service, 8101), (service.directory / "work" / "web.sock").stat().st_ino
+    restarts = int(service.shown("NRestarts"))
+    if service.in_scope:
+        service.box.must("systemctl", "kill", "-s", "KILL", service.scope)
+    service.must("kill", "-s", "KILL")
+    wait_for(lambda: not service.all_pids(), 20, "everything to be dead")
+    assert get(service, "8101") == "200"  # it waits in the queue until the next daemon has started the next worker
+    service.wait_restarted(restarts)
+    assert listening(service, 8101) == inodes
+    assert get(service, path) == "200"
+    assert (service.directory / "work" / "web.sock").stat().st_ino == file
+    service.must("stop")
+    assert not (service.directory / "work" / "web.sock").exists()
+    assert listening(service, 8101) == []
+
+
+def test_systemd_binds_and_starts_at_the_first_connection(service: Service) -> None:
+    (service.directory / "app.py").write_text(APP)
+    path = f"{service.inner}/work/web.sock"
+    web = {"program": "gunicorn", "app": "app", "bind": ["127.0.0.1:81", f"unix:{path}"], "workers": 1}
+    own = {"user": USER, "cwd": service.inner, "python": service.python}
+    service.configure({"web": {**web, **own}})
+    service.install("--with-socket")
+    service.box.must("systemctl", "start", f"{service.name}.socket")
+    assert service.active() == "inactive"
+    inodes, file = listening(service, 81), (service.directory / "work" / "web.sock").stat().st_ino
+    assert get(service, "81") == "200"
+    service.wait_running("web")
+    assert get(service, path) == "200"
+    assert listening(service, 81) == inodes
+    restarts = int(service.shown("NRestarts"))
+    service.kill(service.main, "KILL")
+    service.wait_restarted(restarts)
+    service.ours("upgrade")
+    assert (listening(service, 81), get(service, "81")) == (inodes, "200")
+    service.must("stop")
+    assert service.left() == {}
+    # systemd's own sockets, and their files, stay: the next connection starts the service again.
+    assert listening(service, 81) == inodes
+    assert (service.directory / "work" / "web.sock").stat().st_ino == file
+    assert get(service, path) == "200"
+
+
+def test_an_empty_scope_is_made_again(machine: Machine) -> None:
+    with Service(machine, "scopes") as service:
+        start(service, {"one": {"program": "command", "command": ["sleep", "600"], "user": USER}})
+        service.ours("stop", "one")
+        wait_for(lambda: not service.all_pids(), 20, "the worker to be gone")
+        service.box.must("systemctl", "kill", "-s", "KILL", service.scope)  # the zygote, and a shim in reserve
+        wait_for(lambda: service.box.property(service.scope, "ActiveState") == "inactive", 20, "the scope to be gone")
+        service.ours("start", "one")
+        assert service.box.property(service.scope, "ActiveState") == "active"
+        assert len(service.all_pids()) == 1
+        assert service.all_pids().keys() <= service.box.members(f"system.slice/{service.scope}").keys()
+
+
+def test_units_are_right_to_systemd(service: Service) -> None:
+    service.configure({"one": {"program": "command", "command": ["sleep", "600"], "user": USER}})
+    service.install()
+    done = service.box.run("systemd-analyze", "verify", service.unit)
+    told = [line for line in (done.stdout + done.stderr).splitlines() if service.name in line]
+    assert told == []
+
+
+def get(service: Service, address: str) -> str:
+    """The status of one request in the box."""
+    return service.box.must(service.python, "-I", "-S", "-c", GET, address).strip()
+
+
+def listening(service: Service, port: int) -> list[str]:
+    """The inodes of the sockets that listen on a port in the box."""
+    rows = [line.split() for line in service.box.must("cat", "/proc/net/tcp").splitlines()[1:]]
+    return [row[9] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")]
