@@ -15,7 +15,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-
 CLOSE_SECONDS = 0.25
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,19 @@ from tests.support import procs
 
 pytestmark = pytest.mark.real
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+ROOT_ONLY = "only root may become another user"
+
+
+def needs_root(test: Callable[..., Coroutine[None, None, None]]) -> Callable[..., Coroutine[None, None, None]]:
+    """Skipped for a plain user, also in CI, where root's own run has it."""
+    for mark in (
+        pytest.mark.root,
+        pytest.mark.skip_allowed(ROOT_ONLY),
+        pytest.mark.skipif(os.geteuid() != 0, reason=ROOT_ONLY),
+    ):
+        test = mark(test)
+    return test
+
 
 SLEEP = ("/bin/sleep", "1000")
 

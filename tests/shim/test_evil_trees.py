@@ -72,6 +72,7 @@ async def test_the_grace_of_orphans_ends(both: ShimWorld, truth: Truth) -> None:
     assert truth.nobody_is_left()
 
 
+@pytest.mark.skip_allowed("needs a cgroup v2 that this user may write to")
 @pytest.mark.parametrize("kind", ["static", "reforking", "bomb"])
 async def test_with_the_shim_dead_a_cgroup_still_knows_all(shims: ShimWorld, truth: Truth, kind: str) -> None:
     await grow(shims, kind, truth)

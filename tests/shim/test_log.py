@@ -213,6 +213,7 @@ def small_disk(tmp_path: Path) -> Iterator[int]:
 
 
 @pytest.mark.root
+@pytest.mark.skip_allowed("only root may mount a small disk")
 class TestFullDisk:
     def fill(self, pipe: tuple[int, int]) -> int:
         """Write until the pipe is full.  How much it took."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -38,6 +39,8 @@ async def test_a_notification(shims: ShimWorld) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.skip_allowed("only root may become another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 async def test_a_notification_of_a_dropped_user(shims: ShimWorld) -> None:
     for directory in (shims.directory / "run", shims.directory, *shims.directory.parents[:-1]):
         if directory.stat().st_uid == 0:
