@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Literal, cast
 
@@ -17,7 +18,14 @@ from supervisor_d.cli.settings import settings, with_globals
 )
 @with_globals
 def command(logs: bool | None, log_format: str | None) -> int:
-    """Run the daemon in the foreground, until SIGTERM or Ctrl-C stops everything."""
+    """Run the daemon in the foreground, until SIGTERM or Ctrl-C stops everything.
+
+    As PID 1 (in a container) it starts the daemon below a small init of its own.
+    """
+    if os.getpid() == 1:
+        from supervisor_d.init import become
+
+        become((sys.executable, *sys.orig_argv[1:]))
     from supervisor_d.daemon import main
     from supervisor_d.run_options import RunOptions
 
