@@ -39,7 +39,7 @@ from supervisor_d.core.process import pool_and_generation
 from supervisor_d.core.spec import PoolSpec
 from supervisor_d.errors import SupervisorError
 from supervisor_d.run_options import RunOptions
-from supervisor_d.runtime.adopting import adoption_events
+from supervisor_d.runtime.adopting import adoption_events, facts_of
 from supervisor_d.runtime.attendants import Attendants
 from supervisor_d.runtime.contexts import Contexts
 from supervisor_d.runtime.herald import Herald
@@ -156,7 +156,7 @@ class Daemon:
         self._listen_to_signals()
         began = time.monotonic()
         saved = self._store.load_intent()
-        adoptions = self._host.adopt()
+        adoptions = await self._adopt()
         if not self._host.enter_scope():
             self._note("scope-refused", "processes live in the daemon's own cgroup; see docs/systemd.md")
         if adoptions and saved is not None:
@@ -240,6 +240,12 @@ class Daemon:
         self._supervisor.change(intents.with_starts_at_once(intent, config.daemon.starts_at_once))
         for event in adoption_events(adoptions, self._supervisor.intent, self._host.now()):
             self._supervisor.post(event)
+
+    async def _adopt(self) -> list[Adoption]:
+        """What former daemons left and can be ruled; of anything else is told what was done about it."""
+        for name, why in await self._host.clear(lambda process_id, facts: facts_of(process_id, facts) is not None):
+            self._note("debris", f"{name} {why}")
+        return self._host.adopt()
 
     def _take_over(self, saved: SavedIntent, adoptions: list[Adoption]) -> None:
         """What was accepted rules, and the file is not even opened."""

@@ -79,7 +79,7 @@ def adopted_process(
     facts: RecordedFacts, pid: int | None, now: float, *, on_trial: bool = False, progress: Progress | None = None
 ) -> Process:
     """The process as this daemon first knows it; without a pid its start is still under way."""
-    known = progress or Progress()
+    known = progress if progress is not None and pid is not None else Progress()
     process = Process(
         id=facts.id,
         pool=facts.pool,

@@ -22,19 +22,21 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
-from supervisor_d.core.events import SpawnFailed
+from supervisor_d.core.events import Event, SpawnFailed
 from supervisor_d.core.process import Exit
 from supervisor_d.core.spec import Launch
 from supervisor_d.errors import SupervisorError
 from supervisor_d.runtime.accounts import find_account
 from supervisor_d.runtime.cgroups import Cgroups, own_cgroup
+from supervisor_d.runtime.debris import Found, Rule, judge
 from supervisor_d.runtime.host import Emit, Told
-from supervisor_d.runtime.known import Known, known_from
+from supervisor_d.runtime.known import Known
 from supervisor_d.runtime.records import REHEARSAL, Record, Records, make_spec
 from supervisor_d.runtime.scopes import Scope
 from supervisor_d.runtime.tracked import Ties, Tracked
@@ -43,6 +45,7 @@ from supervisor_d.shim import wire
 
 ASKED_MAX = 16
 ATTEMPTS_MAX = 2
+CONDEMNED_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,10 @@ class LinuxHost:
         self._emit = emit
         self._loop = loop
         self._log_dir = log_dir
-        self._ties = Ties(loop, emit, told, self._answered, self._unanswered)
+        self._condemned: set[str] = set()
+        """What is being killed because nobody can rule it."""
+        self._cleared = asyncio.Event()
+        self._ties = Ties(loop, self._heard, told, self._answered, self._unanswered)
         self._records = Records(runtime_dir)
         self._records.prepare()
         self._runtime_dir = runtime_dir
@@ -164,6 +170,9 @@ class LinuxHost:
         tracked = self._tracked.get(process_id)
         if tracked and tracked.known.over:
             del self._tracked[process_id]
+            if process_id in self._condemned:
+                self._condemned.discard(process_id)
+                self._cleared.set()
             self._dropped_before += tracked.known.dropped_bytes
             tracked.release()
 
@@ -171,7 +180,8 @@ class LinuxHost:
         """Take over every process that has a record.  To be called once, before the first spawn.
 
         No record is believed: a pid that it names is followed, and signalled, only when its identity is the recorded
-        one.  What was never started, or cannot be read, ends in its SpawnFailed; nothing is started again.
+        one.  What was never started ends in its SpawnFailed; nothing is started again.  What cannot be adopted is
+        left to `clear`.  Raises InternalError for a live process of another version.
         """
         adoptions = [adoption for record in self._records if (adoption := self._adopt(record))]
         self._records.remove_strays()
@@ -183,17 +193,60 @@ class LinuxHost:
         return tracked.sources() if tracked else iter(())
 
     def _adopt(self, record: Record) -> Adoption | None:
-        try:
-            spec = record.spec()
-        except (OSError, ValueError):
-            record.remove()  # its daemon died while it wrote the spec, before it asked for anything
+        found = judge(record)
+        if found.rule is Rule.REMOVE:
+            record.remove()
+        if found.rule is not Rule.ADOPT or record.process_id in self._tracked:
             return None
-        known = known_from(record.process_id, spec, record.events())
+        known, spec = found.known, cast("wire.Spec", found.spec)
         tracked = Tracked(self._ties, record, spec, known)
         self._tracked[record.process_id] = tracked
         tracked.take_over()
         pid = known.main.pid if known.main and known.started else None
         return Adoption(record.process_id, spec["facts"], pid, known.exit, known.emptied is not None, record.noted())
+
+    async def clear(self, ours: Callable[[str, str], bool]) -> list[tuple[str, str]]:
+        """Deal with what is no record of a process that can be ruled, by the rules of runtime/debris.py.  To be called
+        before `adopt`; it returns when nothing of what is killed is left, since that may be a second beat, or after
+        CONDEMNED_SECONDS.  `ours` says whether facts are the core's.
+
+        Returns names, and what was done about each.  Raises InternalError for a live process of another version.
+        """
+        debris = []
+        for record in self._records:
+            found = judge(record)
+            if found.rule is Rule.ADOPT and not ours(record.process_id, found.spec["facts"]):
+                found = replace(found, rule=Rule.KILL, why="has facts that are not ours: nobody can rule it")
+            if found.rule is Rule.REMOVE:
+                record.remove()
+            elif found.rule is Rule.KILL:
+                self._condemn(record, found)
+            if found.why:
+                debris.append((record.process_id, found.why))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CONDEMNED_SECONDS):
+                while self._condemned:
+                    self._cleared.clear()
+                    await self._cleared.wait()
+        return debris
+
+    def _condemn(self, record: Record, found: Found) -> None:
+        """Kill it; nothing is emitted about it any more."""
+        self._condemned.add(record.process_id)
+        tracked = Tracked(self._ties, record, cast("wire.Spec", found.spec), found.known)
+        self._tracked[record.process_id] = tracked
+        tracked.take_over()
+        tracked.kill()
+        if found.known.over:
+            self.forget(record.process_id)
+
+    def _heard(self, event: Event) -> None:
+        """From a tracked process."""
+        process_id: str = getattr(event, "id", "")
+        if process_id not in self._condemned:
+            self._emit(event)
+        elif process_id in self._tracked and self._tracked[process_id].known.over:
+            self._loop.call_soon(self.forget, process_id)
 
     def close(self) -> None:
         """Leave everything as it is: processes and shims go on, the zygote ends."""
