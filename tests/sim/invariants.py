@@ -128,6 +128,7 @@ class Invariants:
             self._disturb(self.world.pool_of(words[-1]))
         if words[0] in ("shut", "kill"):
             self.guarded.clear()
+            self.tried.clear()
 
     def reborn(self) -> None:
         """A new daemon: it knows nothing of ends, stops and totals that the former one saw.
