@@ -32,6 +32,7 @@ from supervisor_d.core.events import Event, SpawnFailed
 from supervisor_d.core.process import Exit
 from supervisor_d.core.spec import Launch
 from supervisor_d.errors import SupervisorError
+from supervisor_d.runtime import crash
 from supervisor_d.runtime.accounts import find_account
 from supervisor_d.runtime.cgroups import Cgroups, own_cgroup
 from supervisor_d.runtime.debris import Found, Rule, judge
@@ -137,7 +138,9 @@ class LinuxHost:
         cgroup = self._cgroups.create(process_id)
         record = self._records.of(process_id)
         spec = make_spec(record, launch, facts, account, len(listeners), log_dir, cgroup)
+        crash.point("spawn-before-record")
         self._records.create(spec)
+        crash.point("spawn-after-record")
         tracked = Tracked(self._ties, record, spec, Known(process_id, launch.argv[0]))
         self._tracked[process_id] = tracked
         self._waiting.append(_Request(tracked, log_dir, tuple(os.dup(fd) for fd in listeners)))

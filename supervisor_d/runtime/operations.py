@@ -19,6 +19,7 @@ from supervisor_d.core.outcome import Outcome
 from supervisor_d.core.spec import PoolSpec
 from supervisor_d.errors import NotPermittedError, PrepareError, SupervisorError, UnknownNameError
 from supervisor_d.programs.registry import PROGRAMS
+from supervisor_d.runtime import crash
 from supervisor_d.runtime.listeners import Listeners
 from supervisor_d.runtime.outcomes import Goal, await_outcome
 from supervisor_d.runtime.supervisor import Supervisor
@@ -76,11 +77,13 @@ class Operations:
             )
             accepted = intents.with_starts_at_once(accepted, loaded.starts_at_once)
             prepared = self._listeners.prepare(loaded.pools)
+            crash.point("reload-before-intent")
             try:
                 self._change(accepted)
             except SupervisorError:
                 self._listeners.abandon(prepared)
                 raise
+            crash.point("reload-after-intent")
             self._listeners.commit(prepared)
             self._accepted(loaded)
             touched = tuple(change for change in changes if change.change != "keep")
@@ -103,7 +106,9 @@ class Operations:
             raise NotPermittedError(f"cannot scale {pool}: there is at most one {spec.program} process, ever")
         if workers is not None and not 0 <= workers <= MAX_WORKERS:
             raise NotPermittedError(f"cannot scale {pool} to {workers}: 0 to {MAX_WORKERS} workers can be wanted")
+        crash.point("scale-before-intent")
         self._change(intents.scale(self._supervisor.intent, pool, workers))
+        crash.point("scale-after-intent")
         wanted = self._supervisor.intent.pools[pool].wanted_workers
         self._note("scale", pool, who, f"to {wanted} workers{' as configured' if workers is None else ''}")
         return await self._awaited((pool,), "running", wait_seconds, f"{pool} wants {wanted} workers")

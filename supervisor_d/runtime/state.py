@@ -21,6 +21,7 @@ from supervisor_d.core.intent import Intent, PoolIntent, Version
 from supervisor_d.core.spec import PoolSpec
 from supervisor_d.errors import InternalError
 from supervisor_d.programs.registry import PROGRAMS
+from supervisor_d.runtime import crash
 
 STATE_VERSION = 1
 
@@ -59,7 +60,9 @@ def write_atomically(path: Path, data: bytes, *, durable: bool) -> None:
         if durable:
             file.flush()
             os.fsync(fd)
+    crash.point("state-before-rename")
     temporary.replace(path)
+    crash.point("state-after-rename")
     if durable:
         _sync_directory(path.parent)
 

@@ -35,6 +35,7 @@ from supervisor_d.core.process import IllegalTransitionError, Process
 from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, Traits
 from supervisor_d.errors import InternalError, PrepareError
 from supervisor_d.programs.registry import PROGRAMS
+from supervisor_d.runtime import crash
 from supervisor_d.runtime.host import Host
 from supervisor_d.runtime.journal import Journal
 from supervisor_d.runtime.state import encode
@@ -277,7 +278,9 @@ class Supervisor:
             case act.Spawn():
                 self._spawn(action)
             case act.Signal(id, signal):
+                crash.point("stop-before-signal")
                 self.host.signal(id, signal)
+                crash.point("stop-after-signal")
             case act.Kill(id):
                 self.host.kill(id)
             case act.Scale(id, workers):
@@ -307,7 +310,9 @@ class Supervisor:
             self.host.note(process_id, encode(progress))
 
     def _conclude(self, action: act.ConcludeRollout) -> None:
+        crash.point("conclude-before-intent")
         self.change(intents.conclude(self.intent, action, self.host.now()))
+        crash.point("conclude-after-intent")
         self._keeper.rollout_concluded(self.intent.pools[action.pool].wanted.spec)
 
     def _spawn(self, action: act.Spawn) -> None:

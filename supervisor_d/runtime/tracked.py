@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from supervisor_d.core.events import Event, ShimLost
 from supervisor_d.core.process import Exit
-from supervisor_d.runtime import cgroups, pidfd, shimlink
+from supervisor_d.runtime import cgroups, crash, pidfd, shimlink
 from supervisor_d.runtime.known import Known
 from supervisor_d.runtime.lost import LostTree, Tree
 from supervisor_d.runtime.records import Record
@@ -188,8 +188,10 @@ class Tracked:
             self.give_up("its shim died")
             return
         self._gated = False
+        crash.point("spawn-before-gate")
         if self._link:
             self._link.ask("go")
+        crash.point("spawn-after-gate")
 
     def give_up(self, reason: str) -> None:
         """The gate stays shut: its end of file ends the shim, if there is one, and nothing was started."""
