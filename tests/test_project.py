@@ -125,7 +125,7 @@ def test_everything_that_pyproject_asks_for_is_locked() -> None:
 
 def test_the_readme_lists_every_command() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert re.findall(r"^supervisor-d (\w+)  ", text, re.MULTILINE) == list(COMMANDS)
+    assert re.findall(r"^supervisor-d ([\w-]+)  ", text, re.MULTILINE) == list(COMMANDS)
 
 
 def test_the_readmes_config_is_accepted(tmp_path: Path) -> None:
