@@ -24,7 +24,7 @@ TEXT_SUFFIXES = {
 
 # Written with brackets, so that the patterns do not find themselves: this file is a file of the project too.
 REGISTRY_HOSTS = re.compile(r"pypi[.]org|pythonhosted[.]org|[/]simple/|[-]-(extra-)?index-url\s+\S+:")
-MACHINE_PATHS = re.compile(r"[/]root/[.]|[/]work/|[/]Users/|[.]pyenv/ver|" + re.escape(f"{ROOT}/"))
+MACHINE_PATHS = re.compile(r"[/]root/[.]|(?<![\w}])[/]work/|[/]Users/|[.]pyenv/ver|" + re.escape(f"{ROOT}/"))
 
 
 def project_files() -> list[Path]:
