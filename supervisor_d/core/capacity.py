@@ -5,7 +5,8 @@ more; any other live one is *outdated*.  Rules for the outdated:
 
 1. It may go when its slot is served without it, or when `max_unavailable` allows one more slot to be missed.
 2. What a rollback would go back to goes last.
-3. What was adopted and has not answered yet may serve all the same: it stays until it answers or is too late.
+3. What was adopted and has not answered yet may serve all the same: it stays until it answers or is too late.  So does
+   what a rollback would go back to, until the new generation has shown that it works.
 4. A process that lost its shim is no substitute for one that has its own.
 5. Where at most one may be at a time, the old one goes first, missed or not.
 
@@ -106,7 +107,11 @@ class Capacity:
         return any(self._serves(p) and (process.shim_lost or not p.shim_lost) for p in others)
 
     def _may_answer(self, process: Process) -> bool:
-        return process.adopted and process.state is State.STARTING and process.slot in self._slots
+        """It will become ready, or miss its start deadline; with a surge the rollout need not wait for either."""
+        if process.state is not State.STARTING or process.slot not in self._slots:
+            return False
+        beside = self.unproven and self._kept(process) and self._pool.rollout_policy.max_surge > 0
+        return process.adopted or beside
 
     def _may_miss(self) -> int:
         """A policy that may neither add nor miss anything could never move: it may miss one."""
@@ -116,5 +121,9 @@ class Capacity:
 
     def _retire_order(self, process: Process) -> tuple[bool, int, float]:
         """What a rollback would go back to goes last; of several in one slot the oldest goes first."""
-        kept = self._pool.rollout is not None and process.generation == self._pool.rollout.from_generation
-        return kept and not process.shim_lost, process.slot, process.began_at
+        return self._kept(process), process.slot, process.began_at
+
+    def _kept(self, process: Process) -> bool:
+        """Whether a rollback would go back to it."""
+        rollout = self._pool.rollout
+        return rollout is not None and process.generation == rollout.from_generation and not process.shim_lost

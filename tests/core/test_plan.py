@@ -151,8 +151,8 @@ class TestDeadlines:
         t.does("spawn web.0@g1.1")
         t.hears(Spawned(WEB, 100))
         t.at(60.0)
-        t.rolls("web", to=2)
-        t.does("TERM web.0@g1.1", "spawn web.0@g2.2")
+        t.wants("web", sizes=())
+        t.does("TERM web.0@g1.1")
 
     def test_a_tree_without_main_process_and_shim_has_no_keeper(self) -> None:
         t = serving("web")
@@ -483,6 +483,21 @@ class TestRollout:
         t.does("TERM web.0@g2.3")
         t.ends("web.0@g2.3", Exit(code=0))
         t.does("spawn web.0@g3.4", "forget web.0@g2.3")
+
+    def test_an_old_process_that_starts_goes_on_until_the_new_generation_works(self) -> None:
+        t = serving("web")
+        t.ends(WEB)
+        t.does("spawn web.0@g1.2", "forget web.0@g1.1")
+        t.rolls("web", to=2)
+        t.does("spawn web.0@g2.3")
+        t.starts("web.0@g2.3")
+        t.does("kill web.0@g1.2", "web g2 succeeded")
+
+    def test_without_a_surge_an_old_process_that_starts_makes_room(self) -> None:
+        t = Transcript(pool("web", rollout_policy=RolloutPolicy(0, 1)))
+        t.does("spawn web.0@g1.1")
+        t.rolls("web", to=2)
+        t.does("kill web.0@g1.1")
 
     def test_no_verdict_while_the_pool_is_stopped(self) -> None:
         t = serving("web")
