@@ -50,7 +50,7 @@ from supervisor_d.runtime.operations import LoadedConfig, Operations
 from supervisor_d.runtime.places import Places
 from supervisor_d.runtime.recovery import recover
 from supervisor_d.runtime.samples import Sampler
-from supervisor_d.runtime.scopes import Scope
+from supervisor_d.runtime.scopes import UNIT_ENV, Scope
 from supervisor_d.runtime.signals import Orders, Signals, detach_output
 from supervisor_d.runtime.state import STATE_VERSION, SavedIntent, StateStore
 from supervisor_d.runtime.succession import Succession, go_back
@@ -131,6 +131,7 @@ class Daemon:
         self._stack = stack
         self._console = Console(options)
         self._notifier = notifier()
+        self._scope_wanted = UNIT_ENV in os.environ
         self._scope = Scope.take(os.environ)
         self._ended = asyncio.Event()
         self._figures = Figures(time.time(), self._config_path, "")
@@ -157,7 +158,7 @@ class Daemon:
         began = time.monotonic()
         saved = self._store.load_intent()
         adoptions = await self._adopt()
-        if not self._host.enter_scope():
+        if self._scope_wanted and not (self._scope and self._host.enter_scope()):
             self._note("scope-refused", "processes live in the daemon's own cgroup; see docs/systemd.md")
         if adoptions and saved is not None:
             self._take_over(saved, adoptions)

@@ -58,7 +58,7 @@ def service(facts: UnitFacts) -> str:
         f"ExecReload={ours} reload {config}",
         *_whose(facts),
         "Restart=always",
-        "RestartSec=100ms",
+        "RestartSec=50ms",
         "# 78: the config is wrong; 75: another daemon runs. Trying again would not help.",
         "RestartPreventExitStatus=78 75",
         "# Also of a reload, with its rollouts.",

@@ -75,7 +75,7 @@ def test_a_stop_ends_what_ignores_term_and_what_escaped(service: Service) -> Non
 
 
 def test_a_slow_stop_gets_the_time_it_needs(service: Service) -> None:
-    start(service, {"one": stubborn(service, stop="TERM 8s, KILL")}, "[Service]\nTimeoutStopSec=3\n")
+    start(service, {"one": stubborn(service, stop="TERM 5s, KILL")}, "[Service]\nTimeoutStopSec=2\n")
     service.must("stop")
     assert service.shown("Result") == "success"
     assert service.left() == {}
