@@ -1,8 +1,9 @@
 """Hypothesis plays operator and fate in a simulated world; Invariants watches; in the end everything must come right.
 
 A failure prints the seed, the shortest steps that lead to it, a transcript, and a `@reproduce_failure(...)` blob.  To
-replay: put the blob above `WorldMachine.TestCase`'s settings as a decorator, or run again with the printed
-`--hypothesis-seed`; Hypothesis also keeps the example in `.hypothesis/` and tries it first the next time.
+replay: put the blob above `class WorldMachine` as a decorator, or run again with the `--hypothesis-seed` that pytest's
+header names; Hypothesis also keeps the example in `.hypothesis/` and tries it first the next time.  More examples:
+`SUPERVISOR_D_SIM_EXAMPLES=20000`.
 """
 
 from __future__ import annotations
