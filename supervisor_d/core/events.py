@@ -127,6 +127,13 @@ class ShimLost:
 
 
 @dataclass(frozen=True, slots=True)
+class ShimReplaced:
+    """The shim died, and another one took its place: log, sockets and exit are kept again, and the process lives on."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Forgotten:
     """The record of an empty process was removed."""
 
@@ -178,6 +185,7 @@ Event = (
     | MainExited
     | TreeEmptied
     | ShimLost
+    | ShimReplaced
     | Forgotten
     | Adopted
     | SuccessRecorded

@@ -38,7 +38,7 @@ def _table() -> dict[tuple[State, type], State]:
         table[state, ev.MainExited] = _S.EXITED
         table[state, ev.KillSent] = _S.KILLING
     for state in _S:
-        for told in (ev.WorkersReported, ev.WorkerExited, ev.NotReadyYet, ev.ShimLost):
+        for told in (ev.WorkersReported, ev.WorkerExited, ev.NotReadyYet, ev.ShimLost, ev.ShimReplaced):
             table[state, told] = state
     for state in (_S.READY, _S.STOPPING, _S.KILLING, _S.EXITED):
         table[state, ev.BecameReady] = state
@@ -61,6 +61,7 @@ ProcessEvent = (
     | ev.MainExited
     | ev.TreeEmptied
     | ev.ShimLost
+    | ev.ShimReplaced
     | ev.Forgotten
 )
 
@@ -141,14 +142,14 @@ def _process_event(observed: Observed, event: ProcessEvent, now: float) -> Obser
     return _with_pool(observed, process.pool, facts)
 
 
-_Lived = ev.Spawned | ev.SpawnFailed | ev.MainExited | ev.TreeEmptied | ev.ShimLost
+_Lived = ev.Spawned | ev.SpawnFailed | ev.MainExited | ev.TreeEmptied | ev.ShimLost | ev.ShimReplaced
 _Asked = ev.ScaleAsked | ev.StopSignalled | ev.KillSent
 
 
 def _add_fact(process: Process, event: ProcessEvent, now: float) -> Process:
     """What the fact adds to its process, whose state has moved already."""
     match event:
-        case ev.Spawned() | ev.SpawnFailed() | ev.MainExited() | ev.TreeEmptied() | ev.ShimLost():
+        case ev.Spawned() | ev.SpawnFailed() | ev.MainExited() | ev.TreeEmptied() | ev.ShimLost() | ev.ShimReplaced():
             return _lived(process, event)
         case ev.ScaleAsked() | ev.StopSignalled() | ev.KillSent():
             return _asked(process, event, now)
@@ -178,6 +179,8 @@ def _lived(process: Process, event: _Lived) -> Process:
             return replace(process, empty=True)
         case ev.ShimLost():
             return replace(process, shim_lost=True)
+        case ev.ShimReplaced():
+            return replace(process, shim_lost=False)
         case _:
             assert_never(event)
 

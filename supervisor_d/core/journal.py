@@ -94,6 +94,7 @@ _ProcessFact = (
     | ev.MainExited
     | ev.TreeEmptied
     | ev.ShimLost
+    | ev.ShimReplaced
 )
 
 
@@ -117,6 +118,8 @@ def _process_reason(event: _ProcessFact, observed: Observed) -> str:
             return _emptied(event)
         case ev.ShimLost():
             return "its shim died"
+        case ev.ShimReplaced():
+            return "its shim died; another one keeps its log, its sockets and its exit"
         case _:
             assert_never(event)
 

@@ -8,8 +8,9 @@ The rules of the contract:
 1. No call blocks for longer than a local system call, and none raises for what a process does: every outcome comes
    later, through `emit`, as an event of core.events.  `emit` is only ever called from the event loop's thread.
 2. `spawn` ends in exactly one of `Spawned` and `SpawnFailed`.  After Spawned come exactly one `MainExited` and, not
-   before it, exactly one `TreeEmptied`.  A shim's death before that is told by one `ShimLost`; MainExited and
-   TreeEmptied still come (exit unknown, or `proven=False`, where nothing better can be had).
+   before it, exactly one `TreeEmptied`.  A shim's death before that is told by one `ShimReplaced` when another took its
+   place, else by one `ShimLost`; MainExited and TreeEmptied still come (exit unknown, or `proven=False`, where nothing
+   better can be had).
 3. `signal` reaches the main process only, or nobody: never a reused pid.  `kill` reaches the whole tree and goes on
    until it is empty.  Both are no-ops for what has already ended.
 4. `forget` removes the record of an empty process; afterwards its id is unknown.

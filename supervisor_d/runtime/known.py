@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor_d.core.events import Event, MainExited, Spawned, SpawnFailed, TreeEmptied
+from supervisor_d.core.events import Event, MainExited, ShimReplaced, Spawned, SpawnFailed, TreeEmptied
 from supervisor_d.core.process import Exit
 from supervisor_d.shim.wire import Identity, Message, identity_of
 
@@ -29,6 +29,8 @@ class Known:
     failure: SpawnFailed | None = None
     exit: Exit | None = None
     emptied: TreeEmptied | None = None
+    keepers: set[Identity] = field(default_factory=set)
+    """Shims in adopt mode, one after the other; the tree below such a one is the daemon's to end."""
     dropped_bytes: int = 0
 
     @property
@@ -39,8 +41,10 @@ class Known:
     def fold(self, fact: Message) -> Event | None:
         """Take note of a fact.  Returns its event, the first time.  Raises ValueError for one that makes no sense."""
         match fact:
-            case {"event": "began"}:
+            case {"event": "began"} if self.shim is None:
                 self.shim = identity_of(fact)
+            case {"event": "replaced"}:
+                return self.replaced(identity_of(fact))
             case {"event": "forked"}:
                 self.main = identity_of(fact)
                 self.in_cgroup = fact.get("cgroup") is True
@@ -52,11 +56,21 @@ class Known:
                 return self.spawn_failed(f"{step}: {os.strerror(number)}")
             case {"event": "exited", "status": int(status)} if self.exit is None:
                 return self.exited(exit_of(status))
+            case {"event": "exited", "status": None} if self.exit is None:
+                return self.exited(Exit())
             case {"event": "emptied", "killed": int(killed)} if not self.over:
                 return self.tree_emptied(killed, proven=True)
             case {"event": "dropped", "bytes": int(dropped)}:
                 self.dropped_bytes = max(self.dropped_bytes, dropped)
         return None
+
+    def replaced(self, shim: Identity) -> ShimReplaced | None:
+        """A shim in adopt mode took over; told once of each."""
+        if shim in self.keepers:
+            return None
+        self.keepers.add(shim)
+        self.shim = shim
+        return ShimReplaced(self.process_id)
 
     def spawned(self) -> Spawned:
         """Its program runs."""

@@ -41,7 +41,7 @@ from supervisor_d.runtime.known import Known
 from supervisor_d.runtime.records import REHEARSAL, Record, Records, make_spec
 from supervisor_d.runtime.scopes import Scope
 from supervisor_d.runtime.tracked import Ties, Tracked
-from supervisor_d.runtime.zygote import Zygote
+from supervisor_d.runtime.zygote import KEEP, Zygote
 from supervisor_d.shim import wire
 
 ASKED_MAX = 16
@@ -98,7 +98,7 @@ class LinuxHost:
         self._condemned: set[str] = set()
         """What is being killed because nobody can rule it."""
         self._cleared = asyncio.Event()
-        self._ties = Ties(loop, self._heard, told, self._answered, self._unanswered)
+        self._ties = Ties(loop, self._heard, told, self._answered, self._unanswered, self._keep)
         self._records = Records(runtime_dir)
         self._records.prepare()
         self._runtime_dir = runtime_dir
@@ -295,6 +295,19 @@ class LinuxHost:
         request.attempts += 1
         self._asked[request.tracked.record.process_id] = request
         request.tracked.await_shim(ours)
+
+    def _keep(self, process_id: str, link: socket.socket, main: int) -> None:
+        """Ask for a shim in adopt mode.  Raises OSError when none can be had."""
+        tracked = self._tracked[process_id]
+        listeners = next((fds for fds in tracked.sources() if fds), [])
+        opened = list(listeners)
+        try:
+            opened.append(record := tracked.record.open())
+            opened.append(log_dir := os.open(tracked.log_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            self._zygote.request([link.fileno(), record, log_dir, main, *listeners], KEEP)
+        finally:
+            for fd in opened:
+                os.close(fd)
 
     def _answered(self, process_id: str) -> None:
         if request := self._asked.pop(process_id, None):

@@ -1,8 +1,8 @@
 """One process as the daemon follows it: its shim by link and pidfd, its main process by pidfd.
 
 It starts from what is known (nothing, or a record), and turns what its shim says into events.  A link that breaks is
-made anew as long as the shim lives, and the shim's replay fills the gap.  A shim that dies before its tree is empty
-leaves the tree to runtime/lost.py.
+made anew as long as the shim lives, and the shim's replay fills the gap.  When a shim dies before its tree is empty,
+one in adopt mode takes its place (shim/keeper.py), and the tree itself is left to runtime/lost.py.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ from supervisor_d.shim import wire
 
 RECONNECT_SECONDS = 0.05
 RECONNECT_MAX_SECONDS = 2.0
+REPLACE_SECONDS = 5.0
+"""How long a shim in adopt mode may take to come up."""
+SHORT_LIFE_SECONDS = 0.1
+SHORT_LIVES_MAX = 10
+"""So many shims in a row that lived so shortly: something kills them, and no other is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class Ties:
     """The zygote's work for that process is done."""
     unanswered: Callable[[str], None]
     """The zygote died before it made that shim."""
+    keep: Callable[[str, socket.socket, int], None]
+    """Ask for a shim in adopt mode, with its end of the link and the main process's pidfd.  Raises OSError."""
 
 
 class Tracked:
@@ -58,6 +65,9 @@ class Tracked:
         self._kill_wanted = False
         self._signal_wanted: signal.Signals | None = None
         self._reconnect_seconds = RECONNECT_SECONDS
+        self._replacing: asyncio.TimerHandle | None = None
+        self._replaced_at = 0.0
+        self._short_lived = 0
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
 
     # -- from the host
@@ -75,6 +85,8 @@ class Tracked:
                 self._timer = self._ties.loop.call_soon(self._ties.emit, self.known.failure)
         elif self._watch_shim():
             self._open_main()
+            if self.known.keepers and self.known.main:
+                self._follow_lost(self.known.main)
             self._connect()
         else:
             self._timer = self._ties.loop.call_soon(self._shim_is_gone)
@@ -114,8 +126,9 @@ class Tracked:
 
     def close(self) -> None:
         """Follow no more; the process goes on."""
-        if self._timer:
-            self._timer.cancel()
+        for timer in (self._timer, self._replacing):
+            if timer:
+                timer.cancel()
         if self._link:
             self._link.close()
             self._link = None
@@ -129,6 +142,11 @@ class Tracked:
         if self._main is not None:
             os.close(self._main)
             self._main = None
+
+    @property
+    def log_directory(self) -> str:
+        """Where its output goes."""
+        return self._spec["log_directory"]
 
     def sources(self) -> Iterator[list[int]]:
         """The listening sockets of whoever holds them for this process (runtime/recovery.py)."""
@@ -152,7 +170,9 @@ class Tracked:
 
     def _link_ended(self) -> None:
         self._link = None
-        if self._gated:
+        if self._replacing:
+            self._not_replaced()
+        elif self._gated:
             if self.known.shim is None:
                 self._ties.unanswered(self.record.process_id)
             else:
@@ -176,6 +196,8 @@ class Tracked:
                 self._ties.answered(self.record.process_id)
             case "started" if event:
                 self._open_main()
+            case "replaced" if event and self._replacing:
+                self._replaced()
         if event:
             self._ties.emit(event)
         self._deliver()
@@ -240,7 +262,10 @@ class Tracked:
         self._shim_is_gone()
 
     def _shim_is_gone(self) -> None:
-        """Nobody will tell more than the record does."""
+        """Nobody will tell more than the record does; for a program that runs on, another shim takes its place."""
+        if self._lost:
+            self._lost.close()
+            self._lost = None
         for fact in self.record.events():
             self._received(fact)
         if self.known.over:
@@ -251,8 +276,56 @@ class Tracked:
         if not self.known.started:
             # Or it died before its exec: nobody can tell, and its exit comes at once.
             self._ties.emit(self.known.spawned())
+        if not self._replace():
+            self._lose(self.known.main)
+
+    def _replace(self) -> bool:
+        """Ask for a shim in adopt mode, for a program that runs on; False where there is no point in it."""
+        self._open_main()
+        if self._main is None or self.known.exit or self._kill_wanted or self._is_killed_again_and_again():
+            return False
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._ties.keep(self.record.process_id, theirs, self._main)
+        except OSError:
+            ours.close()
+            return False
+        self._replacing = self._ties.loop.call_later(REPLACE_SECONDS, self._not_replaced)
+        self._use(ours)
+        return True
+
+    def _is_killed_again_and_again(self) -> bool:
+        now = self._ties.loop.time()
+        self._short_lived = self._short_lived + 1 if now - self._replaced_at < SHORT_LIFE_SECONDS else 0
+        self._replaced_at = now
+        return self._short_lived >= SHORT_LIVES_MAX
+
+    def _replaced(self) -> None:
+        """Log, sockets and exit are kept again; the tree is ours to watch."""
+        self._end_replacing()
+        if not self._watch_shim():
+            self._timer = self._ties.loop.call_soon(self._shim_is_gone)
+        elif self.known.main:
+            self._follow_lost(self.known.main)
+
+    def _not_replaced(self) -> None:
+        """No shim came up: this process is lost to its keeper, and the plan replaces it."""
+        self._end_replacing()
+        if self._link:
+            self._link.close()
+            self._link = None
+        if self.known.main and not self.known.over:
+            self._lose(self.known.main)
+
+    def _end_replacing(self) -> None:
+        if self._replacing:
+            self._replacing.cancel()
+            self._replacing = None
+
+    def _lose(self, main: wire.Identity) -> None:
         self._ties.emit(ShimLost(self.record.process_id))
-        self._follow_lost(self.known.main)
+        self._follow_lost(main)
 
     def _follow_lost(self, main: wire.Identity) -> None:
         self._open_main()
@@ -273,7 +346,8 @@ class Tracked:
             self._lost.kill()
 
     def _exited_unseen(self, how: Exit) -> None:
-        self._ties.emit(self.known.exited(how))
+        if self.known.exit is None:  # a shim in adopt mode may have told it already
+            self._ties.emit(self.known.exited(how))
 
     def _emptied_unseen(self, killed: int) -> None:
         self._lost = None

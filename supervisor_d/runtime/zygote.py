@@ -17,7 +17,8 @@ from supervisor_d.shim import wire
 
 _COMMAND = (sys.executable, "-I", "-S", str(Path(wire.__file__).with_name("zygote.py")))
 _END_SECONDS = 5.0
-_REQUEST = b"shim"
+SHIM = b"shim"
+KEEP = b"keep"
 
 
 class Zygote:
@@ -34,14 +35,17 @@ class Zygote:
         """Its pid, if one was started."""
         return self._process.pid if self._process else None
 
-    def request(self, descriptors: list[int]) -> None:
-        """Ask for a shim.  Raises OSError: BlockingIOError when it has too much to do, others when there is none."""
+    def request(self, descriptors: list[int], word: bytes = SHIM) -> None:
+        """Ask for a shim, or (KEEP) for one in adopt mode.
+
+        Raises OSError: BlockingIOError when it has too much to do, others when there is none.
+        """
         control = self._control or self._start()
         try:
-            socket.send_fds(control, [_REQUEST], descriptors)
+            socket.send_fds(control, [word], descriptors)
         except (BrokenPipeError, ConnectionResetError):
             self.close()
-            socket.send_fds(self._start(), [_REQUEST], descriptors)
+            socket.send_fds(self._start(), [word], descriptors)
 
     @property
     def scope(self) -> Scope | None:

@@ -10,6 +10,7 @@ of a shim's megabyte.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import struct
 from _signal import SIGCHLD, set_wakeup_fd  # type: ignore[import-not-found]
@@ -37,6 +38,7 @@ __all__ = [
     "Socket",
     "accept",
     "become_subreaper",
+    "exit_status",
     "forbid_new_privileges",
     "fork_into",
     "peer_uid",
@@ -64,6 +66,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _SYS_CLONE3 = 435
 """The same on every architecture that Python runs on, but alpha."""
+_PIDFD_GET_INFO = 0xC040FF0B
+_INFO_BYTES = 64
+_INFO_EXIT = 8
 _CLONE_INTO_CGROUP = 0x2_0000_0000
 
 
@@ -108,6 +113,16 @@ def send_rights(connection: Socket, data: bytes, descriptors: list[int]) -> int:
     """Send descriptors along with `data`.  Returns the number of bytes sent.  Raises OSError."""
     rights = struct.pack(f"{len(descriptors)}i", *descriptors)
     return connection.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, rights)])
+
+
+def exit_status(pidfd: int) -> int | None:
+    """The wait status of a process that anybody reaped; None while it was not.  Raises OSError where the kernel can't
+    tell (before Linux 6.15, include/uapi/linux/pidfd.h)."""
+    info = bytearray(_INFO_BYTES)
+    struct.pack_into("<Q", info, 0, _INFO_EXIT)
+    fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info, True)
+    mask, status = struct.unpack_from("<Q", info)[0], struct.unpack_from("<i", info, _INFO_BYTES - 4)[0]
+    return int(status) if mask & _INFO_EXIT else None
 
 
 def peer_uid(connection: Socket) -> int:

@@ -57,8 +57,8 @@ FIFO_WISH_BYTES = 256 * 1024
 KILL_AGAIN_SECONDS = 0.001
 KILL_AGAIN_MAX_SECONDS = 0.25
 
-_EVENTS_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-_FIFO_FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+EVENTS_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+FIFO_FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Shim:
@@ -91,7 +91,7 @@ class Shim:
         self._record = record
         self._listeners = listeners
         self._spec: wire.Spec = wire.decode(wire.read(wire.SPEC, record))  # type: ignore[assignment]
-        self._events = os.open(wire.EVENTS, _EVENTS_FLAGS, 0o600, dir_fd=record)
+        self._events = os.open(wire.EVENTS, EVENTS_FLAGS, 0o600, dir_fd=record)
         self._gate = self._links.add(link)
         self.say({"event": "began", "version": wire.VERSION, "process": self._identity})
         if self._gate is not None:  # it may have ended over our first word
@@ -141,7 +141,7 @@ class Shim:
             log = spec["log"]
             self._step = f"open the log {spec['log_directory']}/{log['name']}.log"
             file = LogFile(log_directory, log["name"], log["max_size_bytes"], log["keep"])
-            self._pump = Pump(self._fifo, _grow(self._fifo), file, log["block_seconds"])
+            self._pump = Pump(self._fifo, grow(self._fifo), file, log["block_seconds"])
             self._loop.watch(self._fifo, self._look, IN | ONESHOT)
             self._step = "listen to daemons"
             self._links.listen(self._record)
@@ -151,7 +151,7 @@ class Shim:
     def _make_output(self) -> None:
         account = self._spec["account"]
         os.mkfifo(wire.FIFO, 0o600, dir_fd=self._record)
-        self._fifo = os.open(wire.FIFO, _FIFO_FLAGS, dir_fd=self._record)
+        self._fifo = os.open(wire.FIFO, FIFO_FLAGS, dir_fd=self._record)
         if account:
             os.fchown(self._fifo, account["uid"], account["gid"])
         if self._spec["notify"]:
@@ -308,7 +308,7 @@ def _identity(pid: int) -> tuple[int, int, int, str]:
         os.close(pidfd)
 
 
-def _grow(fifo: int) -> int:
+def grow(fifo: int) -> int:
     """Make the FIFO as large as we may.  Returns its size."""
     try:
         fcntl.fcntl(fifo, fcntl.F_SETPIPE_SZ, FIFO_WISH_BYTES)

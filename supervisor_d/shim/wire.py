@@ -19,7 +19,8 @@ whoever connects, and then goes on with what happens.
     opened                                         the gate was opened: it may go on to exec
     started                                        exec succeeded
     failed   step, errno                           no program runs and none will; nothing is left
-    exited   status (of waitpid), at, rusage       the main process ended
+    exited   status (of waitpid), at, rusage       the main process ended (null: how, nobody can tell)
+    replaced process (of the shim)                 another shim, in adopt mode, took the place of one that died
     emptied  killed, at                            nothing of the tree is left, by the kernel's word (ECHILD)
     told     text                                  a datagram of the program (the last TOLD_KEPT; never in the record)
     dropped  bytes                                 so much of the log was lost so far, the disk being full

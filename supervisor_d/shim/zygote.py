@@ -4,8 +4,10 @@ Why not fork from the daemon: a daemon of 60 MB takes long to fork, and each shi
 forked from here, from a heap that was rehearsed, collected and frozen, costs less than a megabyte.
 
 Descriptor 0 is the control socket (SOCK_SEQPACKET).  A request is one datagram, its descriptors the link, the record's
-directory, the log's directory and the listeners; all else stands in the record.  There is no answer: the shim itself
-speaks, over the link.  EOF (the daemon ended, or was replaced by exec) ends the zygote, and no shim notices.
+directory, the log's directory and the listeners; all else stands in the record.  Its word is `shim`, or `keep` for one
+that takes the place of a dead shim (keeper.py): then the main process's pidfd stands before the listeners.  There is no
+answer: the shim itself speaks, over the link.  EOF (the daemon ended, or was replaced by exec) ends the zygote, and no
+shim notices.
 
 One shim is always ready, the spare: it waits for the request itself, so that between a crash and the restart there is
 no fork but the program's own.  It holds the write end of a pipe; that end's closing, be it that the spare got a request
@@ -27,14 +29,15 @@ if __name__ == "__main__":
     # -I -S: nothing of the site, the environment or the directory we were started in is on the path.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     from supervisor_d.shim import child, kernel, rehearsal, wire
-    from supervisor_d.shim.shim import Shim
+    from supervisor_d.shim.keeper import Keeper
 
     del sys.path[0]
 else:
     from supervisor_d.shim import child, kernel, rehearsal, wire
-    from supervisor_d.shim.shim import Shim
+    from supervisor_d.shim.keeper import Keeper
 
 DAEMON_IS_GONE = b"!"
+KEEP = b"keep"
 
 
 def serve(control: kernel.Socket) -> None:
@@ -61,16 +64,19 @@ def be_spare(control: kernel.Socket, zygote: int) -> NoReturn:
     """Wait for a request, and be its shim.  A bug ends it, and the record says why."""
     try:
         os.setsid()
-        shim = Shim()
+        shim = Keeper()
         request, descriptors = kernel.receive(control)
         if not request:
             os.write(zygote, DAEMON_IS_GONE)
             os._exit(0)
         os.close(zygote)
         os.dup2(1, 0)  # /dev/null over the control socket
-        link, record, log_directory, *listeners = descriptors
+        link, record, log_directory, *others = descriptors
         try:
-            shim.run(kernel.Socket(fileno=link), record, log_directory, listeners)
+            if request == KEEP:
+                shim.keep(kernel.Socket(fileno=link), record, log_directory, others[0], others[1:])
+            else:
+                shim.run(kernel.Socket(fileno=link), record, log_directory, others)
         except Exception as error:  # noqa: BLE001  (the last thing that can be done about it is to record it)
             shim.say({"event": "broken", "error": repr(error)})
             os._exit(70)

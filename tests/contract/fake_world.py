@@ -65,7 +65,7 @@ class FakeWorld:
         self.host.crash(process_id, Exit(signal=signal.Signals[f"SIG{signal_name}"].value))
 
     def lose_shim(self, process_id: str) -> None:
-        self.host.lose_shim(process_id)
+        self.host.lose_shim(process_id, replaced=True)
 
     def lose_daemon(self) -> None:
         self.host.detach()

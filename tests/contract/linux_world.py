@@ -92,13 +92,15 @@ class LinuxWorld:
         return bool(self.tree(process_id))
 
     def tree(self, process_id: str) -> list[int]:
-        """Every process that has the process's FIFO open, but its shim."""
+        """Every process that has the process's FIFO open, but its shims."""
         fifo = str(self.record(process_id) / "output")
-        shim = self.fact(process_id, "began")["process"][0]
+        lines = (self.record(process_id) / "events.jsonl").read_text().splitlines()
+        facts = [fact for fact in map(json.loads, lines) if fact["event"] in ("began", "replaced")]
+        shims = {fact["process"][0] for fact in facts}
         found = []
         for process in procs.everyone():
             try:
-                holds = process.pid != shim and fifo in procs.descriptors(process.pid).values()
+                holds = process.pid not in shims and fifo in procs.descriptors(process.pid).values()
             except OSError:
                 continue
             if holds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor_d.core.events import Event, MainExited, ShimLost, Spawned, SpawnFailed, TreeEmptied
+from supervisor_d.core.events import Event, MainExited, ShimReplaced, Spawned, SpawnFailed, TreeEmptied
 from supervisor_d.core.process import Exit
 from tests.contract.behaviours import World, of
 
@@ -260,26 +260,26 @@ class TestTheShimMayDie:
     async def test_it_is_told_once_and_the_program_runs_on(self, world: World) -> None:
         await run(world, "run")
         world.lose_shim(ID)
-        await world.wait_for(ShimLost, ID)
+        await world.wait_for(ShimReplaced, ID)
         await world.settle()
-        assert kinds(world) == [Spawned, ShimLost]
+        assert kinds(world) == [Spawned, ShimReplaced]
         assert world.alive(ID)
 
     async def test_signals_still_reach_the_main_process(self, world: World) -> None:
         await run(world, "run")
         world.lose_shim(ID)
-        await world.wait_for(ShimLost, ID)
+        await world.wait_for(ShimReplaced, ID)
         world.host.signal(ID, "TERM")
         await world.wait_for(TreeEmptied, ID)
-        assert kinds(world) == [Spawned, ShimLost, MainExited, TreeEmptied]
+        assert kinds(world) == [Spawned, ShimReplaced, MainExited, TreeEmptied]
 
     async def test_kill_still_leaves_nothing(self, world: World) -> None:
         await run(world, "ignore all with hidden children")
         world.lose_shim(ID)
-        await world.wait_for(ShimLost, ID)
+        await world.wait_for(ShimReplaced, ID)
         world.host.kill(ID)
         await world.wait_for(TreeEmptied, ID)
-        assert kinds(world) == [Spawned, ShimLost, MainExited, TreeEmptied]
+        assert kinds(world) == [Spawned, ShimReplaced, MainExited, TreeEmptied]
         assert not world.alive(ID)
 
     async def test_shim_and_daemon_both(self, world: World) -> None:
@@ -290,8 +290,8 @@ class TestTheShimMayDie:
         world.events.clear()
         (adoption,) = world.new_daemon()
         assert adoption.pid == pid
-        await world.wait_for(ShimLost, ID)
+        await world.wait_for(ShimReplaced, ID)
         world.host.kill(ID)
         await world.wait_for(TreeEmptied, ID)
-        assert kinds(world) == [ShimLost, MainExited, TreeEmptied]
+        assert kinds(world) == [ShimReplaced, MainExited, TreeEmptied]
         assert not world.alive(ID)

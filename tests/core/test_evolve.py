@@ -26,6 +26,7 @@ FACTS: tuple[ev.Event, ...] = (
     ev.MainExited(ID, Exit(code=0)),
     ev.TreeEmptied(ID, proven=True, killed=0),
     ev.ShimLost(ID),
+    ev.ShimReplaced(ID),
     ev.Forgotten(ID),
 )
 
@@ -123,8 +124,10 @@ class TestWhatFactsAdd:
         known = process(State.READY, workers_live=2, workers_ready=2)
         assert after(known, ev.MainExited(ID, Exit(code=0))).workers_live == 0
 
-    def test_a_lost_shim_is_remembered(self) -> None:
-        assert after(process(State.STOPPING), ev.ShimLost(ID)).shim_lost
+    def test_a_lost_shim_is_remembered_until_another_takes_its_place(self) -> None:
+        lost = after(process(State.STOPPING), ev.ShimLost(ID))
+        assert lost.shim_lost
+        assert not after(lost, ev.ShimReplaced(ID)).shim_lost
 
 
 class TestTotals:

@@ -41,6 +41,10 @@ EVENTS: list[tuple[ev.Event, str]] = [
     ),
     (ev.TreeEmptied(ID, proven=False, killed=0), "tree-emptied: nothing is known to be left (not proven)"),
     (ev.ShimLost(ID), "shim-lost: its shim died"),
+    (
+        ev.ShimReplaced(ID),
+        "shim-replaced: its shim died; another one keeps its log, its sockets and its exit",
+    ),
     (ev.Forgotten(ID), ""),
     (ev.SuccessRecorded("web", 1), ""),
     (ev.FailureCleared("web"), "failure-cleared: an operator asked for a fresh try"),

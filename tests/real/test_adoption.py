@@ -80,7 +80,7 @@ def test_a_stop_that_was_under_way_goes_on_and_kills_no_earlier() -> None:
         daemon.wait_pool("one", "stopped")
 
 
-def test_a_shim_that_died_without_a_daemon_is_found_missing() -> None:
+def test_a_shim_that_died_without_a_daemon_is_found_missing_and_replaced() -> None:
     daemon = Daemon()
     notes = Notes(daemon.work / "notes")
     daemon.configure({"one": {"program": "command", "command": notes.stubborn("s"), "stop": "TERM 100ms, KILL"}})
@@ -95,10 +95,10 @@ def test_a_shim_that_died_without_a_daemon_is_found_missing() -> None:
         assert procs.alive(main)
         assert procs.alive(child)
         daemon.start()
-        daemon.wait_event("shim-lost")
-        wait_for(lambda: not procs.alive(main), 10, "the process without a shim to be replaced")
-        notes.wait("s", "ready", 2)
+        daemon.wait_event("shim-replaced")
         daemon.wait_running("one")
+        assert daemon.pid_of("one") == main
+        assert procs.alive(child)
 
 
 def test_a_listening_socket_survives_every_daemon_and_every_process() -> None:

@@ -38,12 +38,17 @@ def test_whatever_is_killed_comes_back_exactly_once() -> None:
         for name, workers in wanted.items():
             daemon.wait_pids(name, workers)
         mains = set(daemon.all_pids().values())
-        shims = {daemon.shim_of(pid) for pid in mains}
-        assert (len(mains), len(shims)) == (6, 6)
-        expected = {daemon.pid} | mains | shims | {child for shim in shims for child in procs.below(shim)}
+        assert (len(mains), len({daemon.shim_of(pid) for pid in mains})) == (6, 6)
+        expected = {daemon.pid} | {pid for process in daemon.all_pids() for pid in _holders(daemon, process)}
         strangers = [pid for pid in daemon.marker.members() - expected if "zygote" not in procs.command_line(pid)]
         assert strangers == [], [procs.describe(pid) for pid in strangers]
         assert not [entry for entry in daemon.events() if entry.name == "ignored"]
+
+
+def _holders(daemon: Daemon, process: str) -> set[int]:
+    """Shim and tree of a process: whoever has its FIFO open."""
+    fifo = str(daemon.directory / "run" / "processes" / process / "output")
+    return {pid for pid in daemon.marker.members() if fifo in procs.descriptors(pid).values()}
 
 
 def _strike(daemon: Daemon) -> None:
@@ -51,8 +56,7 @@ def _strike(daemon: Daemon) -> None:
     mains = [pid for pid in daemon.all_pids().values() if procs.alive(pid)]
     victims: list[int] = []
     for pid in random.sample(mains, min(len(mains), random.choice((1, 1, 2, 4)))):
-        shim = procs.stat(pid)
-        around = [pid, *procs.below(pid), *([shim.parent] if shim and shim.parent != 1 else [])]
+        around = [pid, *procs.below(pid), daemon.shim_of(pid)]
         victims.append(random.choice(around))
     if random.random() < 0.15:
         victims += [pid for pid in procs.children(daemon.running.pid) if "zygote" in procs.command_line(pid)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor_d.core.events import ShimLost, TreeEmptied
+from supervisor_d.core.events import ShimReplaced, TreeEmptied
 from supervisor_d.core.process import Exit
 from tests.shim.conftest import ID, ShimWorld
 from tests.support.waiting import eventually, wait_for
@@ -79,7 +79,7 @@ async def test_with_the_shim_dead_a_cgroup_still_knows_all(shims: ShimWorld, tru
     if not shims.spec(ID)["cgroup"]:
         pytest.skip("no cgroup v2 can be had here")
     shims.lose_shim(ID)
-    await shims.wait_for(ShimLost, ID)
+    await shims.wait_for(ShimReplaced, ID)
     shims.host.kill(ID)
     await shims.over()
     assert truth.nobody_is_left()
@@ -92,7 +92,7 @@ async def test_with_neither_shim_nor_cgroup_what_can_be_seen_is_ended(
     monkeypatch.setattr(shims.host._cgroups, "_parent", None)
     await grow(shims, "leader", truth)
     shims.lose_shim(ID)
-    await shims.wait_for(ShimLost, ID)
+    await shims.wait_for(ShimReplaced, ID)
     shims.host.kill(ID)
     await shims.over()
     wait_for(truth.nobody_is_left, what="the end of all that was killed")

@@ -301,10 +301,13 @@ class Daemon:
         }
 
     def shim_of(self, pid: int) -> int:
-        """The pid of the shim that keeps a main process: its parent."""
-        found = procs.stat(pid)
-        assert found is not None, f"pid {pid} is gone"
-        return found.parent
+        """The pid of the shim that keeps a main process, by its record: one in adopt mode is not its parent."""
+        for events in (self.socket.parents[1] / "processes").glob("*/events.jsonl"):
+            facts = [msgspec.json.decode(line) for line in events.read_bytes().splitlines() if line.endswith(b"}")]
+            pids = {fact["event"]: fact["process"][0] for fact in facts if "process" in fact}
+            if pids.get("forked") == pid:
+                return int(pids.get("replaced", pids["began"]))
+        raise AssertionError(f"pid {pid} has no record")
 
     def wait_pool(self, name: str, state: str, seconds: float = POOL_SECONDS) -> PoolView:
         """The pool, once its state is `state` (`running` also asks that every wanted worker is ready)."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from supervisor_d.core.events import Event, MainExited, ShimLost, Spawned, SpawnFailed, TreeEmptied
+from supervisor_d.core.events import Event, MainExited, ShimLost, ShimReplaced, Spawned, SpawnFailed, TreeEmptied
 from supervisor_d.core.process import Exit
 from supervisor_d.core.spec import Launch
 from supervisor_d.runtime.host import Emit
@@ -87,6 +87,7 @@ class FakeProcess:
     exit: Exit | None = None
     empty: bool = False
     shim_alive: bool = True
+    shim_replaced: bool = False
     stop_asked: bool = False
     note: str = ""
     workers: int | None = None
@@ -172,12 +173,13 @@ class FakeHost:
         """Somebody else ends the main process."""
         self._exit(self.processes[process_id], ended)
 
-    def lose_shim(self, process_id: str) -> None:
-        """Somebody else kills the shim; the program runs on."""
+    def lose_shim(self, process_id: str, *, replaced: bool = False) -> None:
+        """Somebody else kills the shim; the program runs on, under another one if that can be had (`replaced`)."""
         process = self.processes[process_id]
         if process.shim_alive and not process.empty and process.pid is not None:
             process.shim_alive = False
-            self._tell(ShimLost(process.id))
+            process.shim_replaced = replaced
+            self._tell(_without_shim(process))
 
     def detach(self) -> None:
         """The daemon died.  A spawn whose gate it had not opened (half of the start's time) comes to nothing."""
@@ -196,7 +198,7 @@ class FakeHost:
             if process.failed:
                 self._after(0.0, partial(self._tell_only, emit, SpawnFailed(process.id, process.failed)))
             elif not process.shim_alive and not process.empty:
-                self._after(0.0, partial(self._tell_only, emit, ShimLost(process.id)))
+                self._after(0.0, partial(self._tell_only, emit, _without_shim(process)))
         return found
 
     # what happens
@@ -234,7 +236,7 @@ class FakeHost:
     def _exit(self, process: FakeProcess, ended: Exit) -> None:
         if not process.runs:
             return
-        process.exit = ended if process.shim_alive else Exit()
+        process.exit = ended if process.shim_alive or process.shim_replaced else Exit()
         self._tell(MainExited(process.id, process.exit))
         self._after(process.script.orphan_seconds, lambda: self._empty(process, killed=0))
 
@@ -253,3 +255,7 @@ class FakeHost:
         left = 1 if process.exit is not None or process.script.orphan_seconds else 0
         self._exit(process, Exit(signal=SIGNAL_NUMBERS["KILL"]))
         self._empty(process, killed=left)
+
+
+def _without_shim(process: FakeProcess) -> Event:
+    return ShimReplaced(process.id) if process.shim_replaced else ShimLost(process.id)
