@@ -16,7 +16,7 @@ py := .venv/bin/python
 # Runs the suite, reaps its orphans, and fails when a process is left behind.
 pytest := $(py) -m tests.support.reaper $(py) -m pytest
 
-.PHONY: help setup tools run test test-fast coverage-core lint format bench test-matrix lock clean
+.PHONY: help setup tools run test test-fast chaos coverage-core lint format bench test-matrix lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,11 @@ test: tools ## the whole test suite
 
 test-fast: setup ## the tests that start no long-lived process: seconds
 	@$(pytest) -m "not real and not e2e and not slow" $(PYTEST_ARGS)
+
+chaos: setup ## every fault in its full dose, about half an hour; the table goes to docs/crash-only.md
+	@rm -f .chaos.jsonl
+	@SUPERVISOR_D_DOSE=full SUPERVISOR_D_RESULTS=$(CURDIR)/.chaos.jsonl $(pytest) tests/faults $(PYTEST_ARGS)
+	@$(py) -m tests.faults.report .chaos.jsonl docs/crash-only.md
 
 coverage-core: setup ## the core's tests must cover every branch of the core
 	@$(pytest) -q tests/core tests/sim --cov=supervisor_d/core --cov-branch --cov-report=

@@ -52,7 +52,7 @@ class World:
             return None
         if area == "stop":
             return self._cli("restart", "stopped")
-        if area == "scale" or (area == "state" and random.random() < 0.5):
+        if area == "scale":
             self.workers = 5 - self.workers
             return self._cli("scale", f"rolled={self.workers}")
         self.version += 1
@@ -107,7 +107,7 @@ def test_whatever_was_under_way_is_done_or_was_never_begun(area: str) -> None:
         daemon.kill()
         for number in range(CRASHES):
             point = points[number % len(points)]
-            daemon.env[ENV] = f"{point}:{random.randint(1, 2) if area == 'state' else 1}"
+            daemon.env[ENV] = f"{point}:{random.randint(1, 3) if area == 'state' else 1}"
             daemon.start()
             asked = world.provoke(area)
             assert daemon.wait_end(20) == -signal.SIGKILL, point
