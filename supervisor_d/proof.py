@@ -22,8 +22,9 @@ import msgspec
 
 import supervisor_d
 from supervisor_d.config.loader import load
+from supervisor_d.config.whereabouts import whereabouts
 from supervisor_d.core.adoption import RecordedFacts
-from supervisor_d.errors import InternalError, SupervisorError
+from supervisor_d.errors import InternalError, PrepareError, SupervisorError
 from supervisor_d.runtime.known import known_from
 from supervisor_d.runtime.records import Record, Records
 from supervisor_d.runtime.state import StateStore
@@ -43,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         import_everything()
+        check_places(options.config, options.runtime_dir, options.state_dir)
         StateStore(options.state_dir, options.runtime_dir).load_intent()
         records = sum(read_record(record) for record in Records(options.runtime_dir))
         if not records:  # else the accepted config rules, whatever the file says
@@ -63,6 +65,17 @@ def import_everything() -> None:
     for module in pkgutil.walk_packages(supervisor_d.__path__, "supervisor_d."):
         if not module.name.startswith(_NOT_IMPORTED):
             importlib.import_module(module.name)
+
+
+def check_places(config: str, runtime_dir: Path, state_dir: Path) -> None:
+    """Raises PrepareError when a daemon of that config would live elsewhere, and find nothing to adopt."""
+    found = whereabouts(config, environ=os.environ, euid=os.geteuid())
+    for key, named, ruling in (
+        ("runtime_dir", found.runtime_dir, runtime_dir),
+        ("state_dir", found.state_dir, state_dir),
+    ):
+        if named != ruling:
+            raise PrepareError(f"{config} means {named} as its {key}, but this daemon's is {ruling}")
 
 
 def read_record(record: Record) -> bool:
