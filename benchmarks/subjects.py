@@ -133,7 +133,7 @@ class Daemon:
         self.config = directory / "supervisor-d.yaml"
         self.places = {name: str(directory / name) for name in ("state_dir", "log_dir")}
         # In memory, as /run is: on a disk, removing a record alone takes milliseconds.
-        self._memory = tempfile.TemporaryDirectory(prefix="sdb-", dir=MEMORY if os.path.isdir(MEMORY) else directory)
+        self._memory = tempfile.TemporaryDirectory(prefix="sdb-", dir=MEMORY if Path(MEMORY).is_dir() else directory)
         self.places["runtime_dir"] = self._memory.name
         self.write(pools)
         self._log = (directory / "daemon.log").open("wb")
