@@ -165,10 +165,16 @@ async def test_a_record_that_names_somebody_else_harms_nobody(
     bystander.wait()
 
 
+def _end_shim(shims: ShimWorld) -> None:
+    """The shim waits for the daemon that knows it; once its record is spoilt, none would ever let it go."""
+    os.kill(int(shims.fact(ID, "began")["process"][0]), signal.SIGKILL)
+
+
 @pytest.mark.parametrize("pid", [1, 0, -1, "1", None, 2.5])
 async def test_a_record_that_is_nonsense_harms_nobody(shims: ShimWorld, pid: object) -> None:
     shims.sh("exit 0")
     await shims.over()
+    _end_shim(shims)
     shims.lose_daemon()
     line = json.dumps({"event": "began", "process": [pid, 1, 1, "x"]})
     (shims.record(ID) / wire.EVENTS).write_text(f'{line}\nnot json\n["a list"]\n{{"event":"forked","process":7}}\n')
@@ -189,6 +195,7 @@ async def test_a_spec_cut_short_is_debris(shims: ShimWorld) -> None:
 async def test_a_spec_that_nobody_began(shims: ShimWorld) -> None:
     shims.sh("exit 0")
     await shims.over()
+    _end_shim(shims)
     shims.lose_daemon()
     (shims.record(ID) / wire.EVENTS).unlink()
     shims.events.clear()
