@@ -27,6 +27,9 @@ from supervisor_d.shim import wire
 
 RECONNECT_SECONDS = 0.05
 RECONNECT_MAX_SECONDS = 2.0
+_ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+SILENCE_SECONDS = 1.0
+"""After a main process's end: a shim tells it within milliseconds."""
 REPLACE_SECONDS = 5.0
 """How long a shim in adopt mode may take to come up."""
 SHORT_LIFE_SECONDS = 0.1
@@ -66,6 +69,7 @@ class Tracked:
         self._signal_wanted: signal.Signals | None = None
         self._reconnect_seconds = RECONNECT_SECONDS
         self._replacing: asyncio.TimerHandle | None = None
+        self._silence: asyncio.TimerHandle | None = None
         self._replaced_at = 0.0
         self._short_lived = 0
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -98,6 +102,8 @@ class Tracked:
         if self.known.started:
             if self._main is not None:
                 pidfd.send(self._main, number)
+                if number in _ENDINGS:
+                    pidfd.send(self._main, signal.SIGCONT)  # one that was stopped can't even hear it
         else:
             self._signal_wanted = number
 
@@ -111,6 +117,8 @@ class Tracked:
         elif self._gated:
             self.give_up("it was killed before it was started")
         elif self._link:
+            if self._shim is not None:
+                pidfd.send(self._shim, signal.SIGCONT)  # somebody may have stopped it
             self._link.ask("kill")
 
     def release(self) -> None:
@@ -126,7 +134,7 @@ class Tracked:
 
     def close(self) -> None:
         """Follow no more; the process goes on."""
-        for timer in (self._timer, self._replacing):
+        for timer in (self._timer, self._replacing, self._silence):
             if timer:
                 timer.cancel()
         if self._link:
@@ -140,6 +148,7 @@ class Tracked:
             os.close(self._shim)
             self._shim = None
         if self._main is not None:
+            self._ties.loop.remove_reader(self._main)
             os.close(self._main)
             self._main = None
 
@@ -238,6 +247,17 @@ class Tracked:
     def _open_main(self) -> None:
         if self._main is None and self.known.started and self.known.main:
             self._main = pidfd.open_pidfd(self.known.main)
+            if self._main is not None and not self.known.exit:
+                self._ties.loop.add_reader(self._main, self._main_ended, self._main)
+
+    def _main_ended(self, main: int) -> None:
+        """The shim tells how, at once; one that does not was stopped by somebody, and goes on by this."""
+        self._ties.loop.remove_reader(main)
+        self._silence = self._ties.loop.call_later(SILENCE_SECONDS, self._wake_shim)
+
+    def _wake_shim(self) -> None:
+        if self.known.exit is None and self._shim is not None:
+            pidfd.send(self._shim, signal.SIGCONT)
 
     def _deliver(self) -> None:
         """What was wanted before it could be done."""

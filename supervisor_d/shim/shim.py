@@ -77,6 +77,7 @@ class Shim:
         self._empty = False
         self._killing = False
         self._killed = 0
+        self._dropped = 0
         self._kill_again = KILL_AGAIN_SECONDS
         kernel.become_subreaper()
         self._wakes, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -111,6 +112,8 @@ class Shim:
     def _replay(self) -> Iterable[bytes]:
         yield from self._said
         yield from self._told.kept
+        if self._dropped:
+            yield wire.encode({"event": "dropped", "bytes": self._dropped})
 
     def _heard(self, line: bytes) -> None:
         self._links.tell(line, may_drop=True)
@@ -234,7 +237,8 @@ class Shim:
         dropped = self._pump.dropped_bytes
         pause = self._pump.look()
         if self._pump.dropped_bytes != dropped:
-            fact = {"event": "dropped", "bytes": self._pump.dropped_bytes}
+            self._dropped = self._pump.dropped_bytes
+            fact = {"event": "dropped", "bytes": self._dropped}
             self._links.tell(wire.encode(fact), may_drop=True)
         if pause is None:
             self._loop.watch(self._fifo, self._look, IN | ONESHOT)
