@@ -6,12 +6,14 @@ are none.
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
+from supervisor_d.runtime import crash
 from supervisor_d.runtime.scopes import Scope
 from supervisor_d.shim import wire
 
@@ -104,6 +106,7 @@ class Zygote:
     @staticmethod
     def _run(command: tuple[str, ...], control: int) -> subprocess.Popen[bytes]:
         null = subprocess.DEVNULL
+        env = {crash.ENV: os.environ[crash.ENV]} if crash.ENV in os.environ else {}
         return subprocess.Popen(
-            command, stdin=control, stdout=null, stderr=null, cwd="/", env={}, start_new_session=True
+            command, stdin=control, stdout=null, stderr=null, cwd="/", env=env, start_new_session=True
         )

@@ -10,6 +10,7 @@ child.py     what happens between fork and exec
 tree.py      kill everything below, until the kernel says that nothing is left
 pump.py      FIFO to log file, without the bytes ever entering the shim
 logfile.py   lanes, rotation and the time index of a slot's log
+crash.py     where a test lets a shim die
 told.py      datagrams of the program (notify, agent) on their way to the daemon
 kernel.py    the few system calls that Python lacks
 """

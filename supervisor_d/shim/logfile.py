@@ -23,6 +23,8 @@ import stat
 import time
 from contextlib import suppress
 
+from supervisor_d.shim import crash
+
 LANES_MAX = 64
 LINE_BYTES = 64 * 1024
 OVERRUN_BYTES = 1024 * 1024
@@ -76,7 +78,9 @@ class LogFile:
         old, end = os.dup(self._file), self._offset
         try:
             self._turn_over()
+            crash.point("rotate-after-rename")
             self._open()
+            crash.point("rotate-after-open")
             if line and os.pwrite(self._file, line, self._offset) == len(line):
                 self._offset += len(line)
                 os.ftruncate(old, end - len(line))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor_d.shim import crash
 from tests.faults.dose import FULL, dose, report
 from tests.support import net, procs
 from tests.support.daemon import Daemon
@@ -89,6 +90,34 @@ def test_a_program_lives_on_under_another_shim() -> None:
 
 def _wait_for_another(daemon: Daemon, shim: int, number: int) -> None:
     wait_for(lambda: _shim(daemon, "one") != shim, 10, f"shim {number}")
+
+
+@pytest.mark.parametrize("point", crash.POINTS)
+def test_no_line_is_lost_where_a_rotation_is_cut_short(point: str) -> None:
+    command = [sys.executable, "-I", "-S", "-c", LINES]
+    pool = {"program": "command", "command": command, "log": {"max_size": "4KiB", "keep": 1000}}
+    crashes = dose(4, 25)
+    with Daemon({"one": pool}, env={crash.ENV: point}) as daemon:
+        daemon.wait_running("one")
+        main = daemon.pid_of("one")
+        wait_for(lambda: len([e for e in daemon.events() if e.name == "shim-replaced"]) >= crashes, 120, "rotations")
+        assert daemon.pid_of("one") == main
+        daemon.kill()
+        del daemon.env[crash.ENV]
+        daemon.start()
+        os.kill(main, signal.SIGKILL)
+        daemon.wait_event("tree-emptied")
+        files = sorted(daemon.log_dir.glob("one.0*.log*"), key=_age, reverse=True)
+        text = "".join(path.read_text() for path in files if not path.name.endswith(".idx"))
+        numbers = [int(number) for number in re.findall(r"^line (\d+)$", text, re.MULTILINE)]
+        first = numbers[: next((at for at in range(1, len(numbers)) if numbers[at] == 0), len(numbers))]
+        assert first == list(range(len(first)))
+        report(f"crash points: {point} (log rotation)", crashes, log_lines=len(first), log_lines_lost=0, pids_changed=0)
+
+
+def _age(path: Path) -> int:
+    found = re.search(r"\.log\.(\d+)$", path.name)
+    return int(found[1]) if found else 0
 
 
 def _numbers(daemon: Daemon) -> list[int]:
