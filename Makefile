@@ -41,8 +41,8 @@ chaos: setup ## every fault in its full dose, about half an hour; the table goes
 	@SUPERVISOR_D_DOSE=full SUPERVISOR_D_RESULTS=$(CURDIR)/.chaos.jsonl $(pytest) tests/faults $(PYTEST_ARGS)
 	@$(py) -m tests.faults.report .chaos.jsonl docs/crash-only.md
 
-coverage-core: setup ## the core's tests must cover every branch of the core
-	@$(pytest) -q tests/core tests/sim --cov=supervisor_d/core --cov-branch --cov-report=
+coverage-core: setup ## the pure tests alone must cover every branch of the core
+	@$(pytest) -q tests/core --cov=supervisor_d/core --cov-branch --cov-report=
 	@$(py) -m coverage report --include='supervisor_d/core/*' --fail-under=100
 
 lint: setup ## ruff, mypy and the layers
