@@ -20,7 +20,7 @@ from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(1800 if FULL else 120)]
 
-CRASHES = dose(4, 50)
+CRASHES = dose(2, 50)
 AREAS = ("spawn", "stop", "scale", "reload", "conclude", "state")
 
 

@@ -235,7 +235,7 @@ def test_how_long_processes_are_without_a_daemon() -> None:
     with Daemon({"one": sleeper}) as daemon:
         daemon.wait_running("one")
         before = daemon.all_pids()
-        for _ in range(dose(5, 50)):
+        for _ in range(dose(3, 50)):
             wall, began = time.time(), time.monotonic()
             daemon.kill()
             daemon.start()

@@ -96,7 +96,7 @@ def _wait_for_another(daemon: Daemon, shim: int, number: int) -> None:
 def test_no_line_is_lost_where_a_rotation_is_cut_short(point: str) -> None:
     command = [sys.executable, "-I", "-S", "-c", LINES]
     pool = {"program": "command", "command": command, "log": {"max_size": "4KiB", "keep": 1000}}
-    crashes = dose(4, 25)
+    crashes = dose(2, 25)
     with Daemon({"one": pool}, env={crash.ENV: point}) as daemon:
         daemon.wait_running("one")
         main = daemon.pid_of("one")
