@@ -134,7 +134,7 @@ async def _send(shop: Shop, ending: asyncio.Event) -> None:
     """Queue a task every 40 ms, by Celery's own client."""
     from celery import Celery
 
-    client = Celery("sender", broker=f"redis://127.0.0.1:{shop.redis_port}/1")
+    client = Celery("sender", broker=f"redis://127.0.0.1:{shop.redis_port}/1", set_as_current=False)
     while not ending.is_set():
         await asyncio.to_thread(client.send_task, "work", (shop.sent,))
         shop.sent += 1

@@ -61,6 +61,15 @@ def django_databases() -> Iterator[None]:
     shutil.rmtree(DATA_DIR, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def shop_is_the_current_app() -> None:
+    """Shared tasks belong to Celery's current app, and that is whichever was made last in this process."""
+    from sample.celery import app
+
+    app.set_default()
+    app.set_current()
+
+
 @pytest.fixture
 def sample_app() -> Path:
     return SAMPLE_APP
