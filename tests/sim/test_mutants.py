@@ -95,11 +95,12 @@ MUTANTS: dict[str, Patch] = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTANTS[name](monkeypatch)
     thorough = settings(
-        max_examples=1500,
+        max_examples=6000,
         stateful_step_count=15,
         derandomize=True,
         database=None,
