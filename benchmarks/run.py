@@ -21,6 +21,10 @@ MEASURES: tuple[Callable[[], Row | list[Row]], ...] = (
 )
 
 
+MARKER = "<!-- measured -->"
+"""In a page: the table stands behind it."""
+
+
 def table(rows: Iterable[Row]) -> str:
     """The rows as Markdown."""
     lines = ["| measure | supervisor-d | floor | ratio | goal |", "|---|---:|---:|---:|---|"]
@@ -30,6 +34,12 @@ def table(rows: Iterable[Row]) -> str:
         ratio = "" if not row.floor else f"{row.ours / row.floor:.2f}"
         lines.append(f"| {row.what} | {row.ours:.2f}{unit} | {floor} | {ratio} | {row.goal} |")
     return "\n".join(lines)
+
+
+def _write(page: Path, text: str) -> None:
+    """Put the table behind the page's marker; a page without one becomes the table."""
+    head, found, _ = page.read_text(encoding="utf-8").partition(MARKER) if page.exists() else ("", "", "")
+    page.write_text(f"{head}{MARKER}\n\n{text}" if found else text, encoding="utf-8")
 
 
 def main() -> int:
@@ -43,7 +53,7 @@ def main() -> int:
     text = f"Measured on {datetime.now(UTC):%Y-%m-%d}: {machine}.\n\n{table(rows)}\n"
     print(text)
     if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(text, encoding="utf-8")
+        _write(Path(sys.argv[1]), text)
     return 0
 
 
