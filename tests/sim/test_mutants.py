@@ -79,7 +79,6 @@ MUTANTS: dict[str, Patch] = {
     "a slot never gives up": _on(
         PLAN, "_slot", lambda original: lambda self, slot: replace(original(self, slot), failed="")
     ),
-    "a bad generation is tried in every slot": _on(capacity, "unproven", _always(value=False)),
     "one more may be missed": _on(CAPACITY, "_may_miss", lambda original: lambda self: original(self) + 1),
     "there is always room": _on(PLAN, "_room", _always(value=True)),
     "starts do not wait": lambda patch: patch.setattr(planning, "waits_for", lambda *_: ()),
