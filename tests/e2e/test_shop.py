@@ -112,8 +112,9 @@ def test_a_killed_gunicorn_master_comes_back_on_the_same_socket(shop: Shop) -> N
     shop.wait_running("web")
     assert shop.pid_of("web") != master
     assert shop.port == port
-    assert shop.get("/healthz")["master_pid"] == shop.pid_of("web")
+    # The orphans go on answering until they have noticed, and finished what they had.
     wait_for(lambda: not any(procs.alive(pid) for pid in orphans), 45, "the orphaned workers to be gone")
+    assert shop.get("/healthz")["master_pid"] == shop.pid_of("web")
     shop.wait_event("tree-emptied", after=serial, pool="web", text="nothing is left of its tree")
 
 
