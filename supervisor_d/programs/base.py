@@ -43,6 +43,3 @@ class Program(Protocol):
     def problems(self, spec: PoolSpec) -> Mapping[str, str]:
         """What is wrong with the keys together: key -> "why"; empty when all is well."""
         ...
-
-
-Keys = Any
