@@ -69,7 +69,7 @@ test-matrix: setup ## the whole suite under Python 3.12 and 3.13 too, where they
 	done
 
 lock: setup ## renew requirements/dev.lock from pyproject.toml (`make lock LOCK_ARGS=--upgrade` for newer versions)
-	@CUSTOM_COMPILE_COMMAND="make lock" .venv/bin/python -m piptools compile --quiet --all-extras --strip-extras \
+	@CUSTOM_COMPILE_COMMAND="make lock" .venv/bin/python -m piptools compile --quiet --all-extras --no-strip-extras \
 	    --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	    --output-file requirements/dev.lock $(LOCK_ARGS) pyproject.toml
 
