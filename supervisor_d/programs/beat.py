@@ -12,8 +12,11 @@ from typing import Any
 
 from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
 from supervisor_d.core.units import FilePath
-from supervisor_d.programs.celery import AGENT, LogLevel
+from supervisor_d.programs.celery import LogLevel
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
+
+AGENT = "supervisor_d_celery_beat"
+"""Module of supervisor_d/agents/ that runs `celery`."""
 
 _DETACHED = "a detached beat would escape its supervisor"
 OWNED_ARGS: Mapping[str, str] = {

@@ -20,7 +20,8 @@ from supervisor_d.core.spec import PoolSpec
 from supervisor_d.programs.beat import BeatKeys
 from supervisor_d.programs.celery import CeleryKeys
 from supervisor_d.runtime.contexts import AGENTS_DIR
-from supervisor_d.runtime.drivers.celery import BeatDriver, CeleryDriver, pool_processes
+from supervisor_d.runtime.drivers.beat import BeatDriver
+from supervisor_d.runtime.drivers.celery import CeleryDriver, pool_processes
 from tests.drivers.support import Told, process_of, running
 from tests.drivers.test_members import tells_exits
 from tests.support.waiting import eventually, wait_for

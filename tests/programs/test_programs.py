@@ -208,7 +208,7 @@ def test_celery_refuses_two_queues_in_one_name_and_a_socket() -> None:
 def test_beat_argv() -> None:
     keys = BeatKeys(app="shop", schedule="/var/lib/shop/schedule", scheduler="x:Y")
     launch = PROGRAMS["celery-beat"].launch(spec_of("celery-beat", keys), context_of())
-    assert launch.argv[1:6] == ("-m", "supervisor_d_celery_agent", "-A", "shop", "beat")
+    assert launch.argv[1:6] == ("-m", "supervisor_d_celery_beat", "-A", "shop", "beat")
     assert after(launch.argv, "-s") == "/var/lib/shop/schedule"
     assert after(launch.argv, "-S") == "x:Y"
     assert "--pidfile=" in launch.argv

@@ -1,6 +1,6 @@
-"""Celery workers and beat: ready by their agent's word, pool processes counted in /proc.
+"""Celery workers: ready by their agent's word, pool processes counted in /proc.
 
-The agent (supervisor_d/agents/) says `{"ready": true, "pid": N}` once the worker consumes, or beat has its schedule.
+The agent (supervisor_d/agents/) says `{"ready": true, "pid": N}` once the worker consumes.
 Pool processes are those children of the main process that were forked and never exec'd: their command line is the
 main's own, or the title that Celery gives them where setproctitle is installed.  Whatever else the application starts
 from its main process is not a worker.
@@ -10,11 +10,7 @@ from __future__ import annotations
 
 import json
 
-from supervisor_d.core.process import Process
-from supervisor_d.core.spec import Launch
-from supervisor_d.runtime.drivers.base import DriverReady
 from supervisor_d.runtime.drivers.counting import Counted, CountingDriver
-from supervisor_d.runtime.host import Emit
 from supervisor_d.runtime.proc import children_of
 
 _TITLE = b"[celeryd:"
@@ -39,38 +35,6 @@ class CeleryDriver(CountingDriver):
         self._report(counted, live, live)
         self._ready(counted.id)
         return live == counted.wanted
-
-
-class BeatDriver:
-    """Looks after beat, which has no workers: it only waits for the agent's word."""
-
-    def __init__(self, emit: Emit, ready: DriverReady) -> None:
-        self._ready = ready
-        self._pids: dict[str, int] = {}
-
-    def started(self, process: Process, launch: Launch, private_dir: str) -> None:
-        """Without an agent, beat is ready as soon as it runs."""
-        if process.pid is None:
-            return
-        self._pids[process.id] = process.pid
-        if not launch.agent:
-            self._ready(process.id)
-
-    def told(self, process_id: str, text: str) -> None:
-        """The agent's word."""
-        pid = self._pids.get(process_id)
-        if pid is not None and says_ready(text, pid):
-            self._ready(process_id)
-
-    def scale(self, process_id: str, workers: int) -> None:
-        """Beat is one; the core never asks."""
-
-    def ended(self, process_id: str) -> None:
-        """Forget it."""
-        self._pids.pop(process_id, None)
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def says_ready(text: str, pid: int) -> bool:

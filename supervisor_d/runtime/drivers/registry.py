@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from supervisor_d.runtime.drivers.base import Driver, DriverReady
-from supervisor_d.runtime.drivers.celery import BeatDriver, CeleryDriver
+from supervisor_d.runtime.drivers.beat import BeatDriver
+from supervisor_d.runtime.drivers.celery import CeleryDriver
 from supervisor_d.runtime.drivers.gunicorn import GunicornDriver
 from supervisor_d.runtime.host import Emit
 
