@@ -74,6 +74,14 @@ class WorkerExited:
 
 
 @dataclass(frozen=True, slots=True)
+class Remarked:
+    """The program says, for people, what it is about: `holds the lease`.  A new remark takes the place of the old."""
+
+    id: str
+    remark: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScaleAsked:
     """The driver was told to bring a process to `workers`."""
 
@@ -179,6 +187,7 @@ Event = (
     | NotReadyYet
     | WorkersReported
     | WorkerExited
+    | Remarked
     | ScaleAsked
     | StopSignalled
     | KillSent

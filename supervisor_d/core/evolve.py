@@ -38,7 +38,7 @@ def _table() -> dict[tuple[State, type], State]:
         table[state, ev.MainExited] = _S.EXITED
         table[state, ev.KillSent] = _S.KILLING
     for state in _S:
-        for told in (ev.WorkersReported, ev.WorkerExited, ev.NotReadyYet, ev.ShimLost, ev.ShimReplaced):
+        for told in (ev.WorkersReported, ev.WorkerExited, ev.Remarked, ev.NotReadyYet, ev.ShimLost, ev.ShimReplaced):
             table[state, told] = state
     for state in (_S.READY, _S.STOPPING, _S.KILLING, _S.EXITED):
         table[state, ev.BecameReady] = state
@@ -55,6 +55,7 @@ ProcessEvent = (
     | ev.NotReadyYet
     | ev.WorkersReported
     | ev.WorkerExited
+    | ev.Remarked
     | ev.ScaleAsked
     | ev.StopSignalled
     | ev.KillSent
@@ -158,6 +159,8 @@ def _add_fact(process: Process, event: ProcessEvent, now: float) -> Process:
             return replace(process, ready_at=now) if fresh else process
         case ev.NotReadyYet():
             return replace(process, unready=event.why)
+        case ev.Remarked():
+            return replace(process, remark=event.remark)
         case ev.WorkersReported():
             return _workers_reported(process, event)
         case ev.WorkerExited() | ev.Forgotten():

@@ -91,6 +91,7 @@ _ProcessFact = (
     | ev.BecameReady
     | ev.WorkersReported
     | ev.WorkerExited
+    | ev.Remarked
     | ev.MainExited
     | ev.TreeEmptied
     | ev.ShimLost
@@ -112,6 +113,9 @@ def _process_reason(event: _ProcessFact, observed: Observed) -> str:
             return _counted(event, observed)
         case ev.WorkerExited():
             return f"its worker {event.pid} {describe_exit(event.exit)}"
+        case ev.Remarked():
+            process = observed.find(event.id)
+            return event.remark if process is None or process.remark != event.remark else ""
         case ev.MainExited():
             return f"{describe_exit(event.exit)}, {_expected(event.id, observed)}"
         case ev.TreeEmptied():

@@ -102,6 +102,8 @@ class Process:
     scale_asked: int | None = None
     """The size last asked of the driver and not yet seen; None when nothing is under way."""
     scale_asked_at: float = 0.0
+    remark: str = ""
+    """What the program says of itself, for people; nothing decides by it."""
     unready: str = ""
     """How its probes were last not answered well, while it is starting."""
 

@@ -41,6 +41,8 @@ class ProcessView:
     exit: str
     adopted: bool
     usage: Usage | None = None
+    remark: str = ""
+    """What the program says of itself: data, for people."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,7 @@ def process_view(process: Process, sources: Sources) -> ProcessView:
         exit=describe_exit(process.exit) if process.exit else "",
         adopted=process.adopted,
         usage=sources.usages.get(process.id),
+        remark=process.remark,
     )
 
 
@@ -157,7 +158,7 @@ def pool_state(pool: DesiredPool, desired: Desired, observed: Observed, now: flo
     if trouble := _trouble(pool, missing, now, serving=bool(ready)):
         return trouble
     if len(ready) == len(pool.sizes):
-        return "running", counted
+        return "running", "; ".join((counted, *_remarks(facts)))
     if waited := waits_for(pool, desired, observed):
         return "waiting", f"for {', '.join(waited)}"
     return "starting", counted
@@ -173,6 +174,12 @@ def _stopping(pool: DesiredPool, facts: PoolFacts) -> tuple[str, str]:
 def _ready_slots(pool: DesiredPool, facts: PoolFacts) -> set[int]:
     ready = {process.slot for process in facts.processes.values() if process.state is State.READY}
     return {slot for slot in ready if slot < len(pool.sizes)}
+
+
+def _remarks(facts: PoolFacts) -> tuple[str, ...]:
+    """What ready processes say of themselves, each thing once."""
+    said = (process.remark for process in facts.processes.values() if process.state is State.READY)
+    return tuple(dict.fromkeys(filter(None, said)))
 
 
 def _ready_workers(pool: DesiredPool, facts: PoolFacts) -> int:

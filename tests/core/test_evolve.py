@@ -20,6 +20,7 @@ FACTS: tuple[ev.Event, ...] = (
     ev.NotReadyYet(ID, "http /healthz answered 503"),
     ev.WorkersReported(ID, 2, 1),
     ev.WorkerExited(ID, 4712, Exit(code=0)),
+    ev.Remarked(ID, "stands by"),
     ev.ScaleAsked(ID, 3, "test"),
     ev.StopSignalled(ID, 0, 40.0, "test", expected=True),
     ev.KillSent(ID, "test", expected=True),

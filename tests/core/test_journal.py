@@ -30,6 +30,8 @@ EVENTS: list[tuple[ev.Event, str]] = [
     (ev.WorkersReported(ID, 2, 1), "workers-reported: 2 workers live, 1 ready"),
     (ev.WorkersReported(ID, 0, 0), ""),
     (ev.WorkerExited(ID, 9, Exit(signal=9)), "worker-exited: its worker 9 killed by SIGKILL"),
+    (ev.Remarked(ID, "holds the lease"), "remarked: holds the lease"),
+    (ev.Remarked(ID, ""), ""),
     (ev.ScaleAsked(ID, 2, "why"), ""),
     (ev.StopSignalled(ID, 0, 9.0, "why", expected=True), ""),
     (ev.KillSent(ID, "why", expected=True), ""),

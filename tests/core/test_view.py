@@ -11,6 +11,7 @@ from supervisor_d.core.actions import ConcludeRollout
 from supervisor_d.core.events import (
     BecameReady,
     MainExited,
+    Remarked,
     Spawned,
     SpawnFailed,
     SuccessRecorded,
@@ -52,6 +53,14 @@ class TestTheWord:
         t.starts("web.0@g1.1")
         t.hears(WorkersReported("web.0@g1.1", 4, 3))
         assert word(t) == ("running", "3 of 4 ready")
+
+    def test_what_ready_processes_say_of_themselves_stands_behind_once(self) -> None:
+        t = two_slots()
+        t.starts("web.1@g1.2")
+        t.hears(Remarked("web.0@g1.1", "stands by"), Remarked("web.1@g1.2", "stands by"))
+        assert word(t) == ("running", "2 of 2 ready; stands by")
+        t.hears(Remarked("web.0@g1.1", "holds the lease"))
+        assert word(t) == ("running", "2 of 2 ready; holds the lease; stands by")
 
     def test_surplus_does_not_count(self) -> None:
         t = two_slots()
