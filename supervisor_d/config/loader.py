@@ -40,15 +40,16 @@ def load(
     environ: Mapping[str, str],
     euid: int | None = None,
     programs: Mapping[str, Program] = PROGRAMS,
+    advise: bool = False,
 ) -> Config:
     """The config in a file, or in the files of a directory.
 
     `environ` is what `from_env` and the default directories come from, `euid` the user that the daemon runs as (None:
-    this process's).  Raises ConfigError with every problem.
+    this process's).  With `advise` it has warnings as well.  Raises ConfigError with every problem.
     """
     machine, problems = Machine(environ, euid), Problems()
     texts = read_texts(Path(path), machine, problems)
-    return _Loader(str(path), texts, machine, problems, programs).load()
+    return _Loader(str(path), texts, machine, problems, programs, Problems() if advise else None).load()
 
 
 def load_copy(
@@ -76,12 +77,14 @@ class _Loader:
         machine: Machine,
         problems: Problems,
         programs: Mapping[str, Program],
+        warnings: Problems | None = None,
     ) -> None:
         self._path = path
         self._texts = texts
         self._machine = machine
         self._problems = problems
         self._programs = programs
+        self._warnings = warnings
         self._daemon = DaemonKeys()
         self._sections: dict[str, Spot] = {}
         self._pools: dict[str, Spot] = {}
@@ -98,7 +101,8 @@ class _Loader:
         self._problems.raise_any()
         texts = {str(Path(path).absolute()): text for path, text in self._texts.items()}
         digest = config_digest(texts.values(), {name: spec.digest for name, spec in specs.items()})
-        return Config(self._path, daemon, specs, digest, texts)
+        warnings = self._warnings.in_order() if self._warnings is not None else ()
+        return Config(self._path, daemon, specs, digest, texts, warnings)
 
     # ------------------------------------------------------------------------------------------------- files
 
@@ -158,7 +162,8 @@ class _Loader:
             if source is None:
                 continue
             sites[name] = Site(source.spot, self._problems)
-            spec = PoolReader(source, self._machine, self._problems, allow_root=allow_root).read()
+            reader = PoolReader(source, self._machine, self._problems, self._warnings, allow_root=allow_root)
+            spec = reader.read()
             if spec is not None:
                 specs[name] = spec
         check_after(specs, sites, self._pools)

@@ -7,6 +7,7 @@ import os
 import re
 import typing
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -23,6 +24,7 @@ from supervisor_d.config.sockets import listeners, probes
 from supervisor_d.config.sources import Source
 from supervisor_d.core.spec import PoolSpec
 from supervisor_d.core.units import PathName
+from supervisor_d.packages import installed_version
 
 POOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}", re.ASCII)
 """No dot: `web.0` is a slot.  Short: a unix socket's path (107 bytes) has to hold it."""
@@ -34,11 +36,15 @@ _ROOT = ("root", "0")
 class PoolReader:
     """Makes the spec of one pool."""
 
-    def __init__(self, source: Source, machine: Machine, problems: Problems, *, allow_root: bool) -> None:
+    def __init__(
+        self, source: Source, machine: Machine, problems: Problems, warnings: Problems | None, *, allow_root: bool
+    ) -> None:
+        """`warnings` takes what works and had better be otherwise; None when nobody asks for it."""
         self._source = source
         self._site = Site(source.spot, problems)
         self._program = source.program
         self._machine = machine
+        self._warnings = warnings
         self._allow_root = allow_root
 
     def read(self) -> PoolSpec | None:
@@ -54,6 +60,10 @@ class PoolReader:
         if len(problems) == known:
             for key, message in self._program.problems(spec).items():
                 self._site.problem(message, key)
+        if len(problems) == known and self._warnings is not None:
+            advised = Site(spot, self._warnings)
+            for key, message in self._program.warnings(spec, partial(installed_version, spec.python)):
+                advised.problem(message, key)
         return spec
 
     def _spec(self, keys: CommonKeys, own: Any, data: Mapping[str, Any]) -> PoolSpec:

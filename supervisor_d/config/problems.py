@@ -53,11 +53,15 @@ class Problems:
         """A problem with a key, or with what is missing `below` it."""
         self.take([spot.place.problem(key_text((*spot.path, *below)), message)])
 
+    def in_order(self) -> tuple[Problem, ...]:
+        """What was taken, the first line first."""
+        return tuple(sorted(self._found.values(), key=lambda problem: (problem.path, problem.line, problem.column)))
+
     def raise_any(self) -> None:
         """Raise ConfigError when there is a problem, the first line first."""
         if not self._found:
             return
-        found = sorted(self._found.values(), key=lambda problem: (problem.path, problem.line, problem.column))
+        found = list(self.in_order())
         if self._left_out:
             more = f"{self._left_out} more problems are not shown: mend these first"
             found.append(Place(found[-1].path).problem("file", more))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from supervisor_d.core.spec import PoolSpec
+from supervisor_d.errors import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class Config:
     """What was loaded from `path`, a file or a directory.
 
     `digest` changes with any text of the config or of an env file; `texts` are the files themselves, by absolute path,
-    as kept for `load_copy`.  Specs carry the environment, secrets included: a Config is never printed or logged.
+    as kept for `load_copy`.  `warnings` are what works and had better be otherwise, each with its place; only a load
+    that asks for them has any.  Specs carry the environment, secrets included: a Config is never printed or logged.
     """
 
     path: str
@@ -44,3 +46,4 @@ class Config:
     pools: Mapping[str, PoolSpec]
     digest: str
     texts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    warnings: tuple[Problem, ...] = ()

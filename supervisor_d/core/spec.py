@@ -5,7 +5,7 @@ Nothing here knows YAML, a clock or a process.  Durations are seconds, sizes are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -174,11 +174,21 @@ class Launch:
     agent: bool = False
 
 
+Installed = Callable[[str], str]
+"""The version of a distribution that the pool's interpreter would import, `27.0.1`; empty where it cannot be seen."""
+
+
+def nothing_seen(_: str, /) -> str:
+    """An Installed that sees nothing."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchContext:
     """The facts a program needs, besides the spec, to make a Launch.
 
-    `private_dir` belongs to this process alone (its user owns it); `agents_dir` holds our agents.
+    `private_dir` belongs to this process alone (its user owns it); `agents_dir` holds our agents; `installed` tells
+    which versions its interpreter has.
     """
 
     process_id: str
@@ -188,3 +198,4 @@ class LaunchContext:
     private_dir: str
     agents_dir: str
     base_env: Mapping[str, str]
+    installed: Installed = nothing_seen

@@ -6,10 +6,10 @@ needs a socket or a broker is a driver in runtime/drivers/.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
 
 
 class Program(Protocol):
@@ -42,4 +42,8 @@ class Program(Protocol):
 
     def problems(self, spec: PoolSpec) -> Mapping[str, str]:
         """What is wrong with the keys together: key -> "why"; empty when all is well."""
+        ...
+
+    def warnings(self, spec: PoolSpec, installed: Installed) -> Iterable[tuple[str, str]]:
+        """What works and had better be otherwise, of a spec without problems: (key, "why, and what to do")."""
         ...

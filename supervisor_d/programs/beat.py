@@ -6,11 +6,11 @@ has no -I, so our agent is the command itself: a module that waits for the sched
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
 from supervisor_d.core.units import FilePath
 from supervisor_d.programs.celery import LogLevel
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
@@ -95,6 +95,10 @@ class CeleryBeat:
     def problems(self, spec: PoolSpec) -> Mapping[str, str]:
         """Mistakes that only show when the keys are seen together."""
         return dict(_problems(spec.keys, spec))
+
+    def warnings(self, spec: PoolSpec, installed: Installed) -> Iterable[tuple[str, str]]:
+        """None yet."""
+        return ()
 
 
 def _options(keys: BeatKeys) -> Iterator[str]:

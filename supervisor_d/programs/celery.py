@@ -10,11 +10,11 @@ leaves what was delivered to the visibility timeout of the broker.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
 from supervisor_d.core.units import Range
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
 
@@ -117,6 +117,10 @@ class CeleryWorker:
     def problems(self, spec: PoolSpec) -> Mapping[str, str]:
         """Mistakes that only show when the keys are seen together."""
         return dict(_problems(spec.keys, spec))
+
+    def warnings(self, spec: PoolSpec, installed: Installed) -> Iterable[tuple[str, str]]:
+        """None yet."""
+        return ()
 
 
 def _node_size(spec: PoolSpec) -> int:

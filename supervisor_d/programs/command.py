@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
 from supervisor_d.programs.common import environment, launch_of, words
 
 
@@ -49,6 +49,10 @@ class Command:
         """Mistakes that only show when the keys are seen together."""
         why = command_problem(spec.keys.command)
         return {"command": why} if why else {}
+
+    def warnings(self, spec: PoolSpec, installed: Installed) -> Iterable[tuple[str, str]]:
+        """None yet."""
+        return ()
 
 
 def command_problem(command: str | tuple[str, ...]) -> str:

@@ -10,12 +10,13 @@ gunicorn >= 25.3 is supported; a drop-free overlap with gthread needs >= 27.0.1 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
 from supervisor_d.core.units import Duration, Range
+from supervisor_d.programs import gunicorn_advice
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment
 
 CONTROL_SOCKET = "gunicorn.ctl"
@@ -122,6 +123,10 @@ class Gunicorn:
     def problems(self, spec: PoolSpec) -> Mapping[str, str]:
         """Mistakes that only show when the keys are seen together."""
         return dict(_problems(spec.keys, spec))
+
+    def warnings(self, spec: PoolSpec, installed: Installed) -> Iterable[tuple[str, str]]:
+        """What this version and these keys cannot promise."""
+        return gunicorn_advice.warnings(spec, installed)
 
 
 def _options(keys: GunicornKeys, spec: PoolSpec, context: LaunchContext) -> Iterator[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
 from supervisor_d.programs.command import CommandKeys, command_problem
 from supervisor_d.programs.common import environment, launch_of, words
 
@@ -51,3 +51,7 @@ class Oneshot:
         if spec.ready:
             found["ready"] = "a oneshot is judged by its exit, not by probes"
         return found
+
+    def warnings(self, spec: PoolSpec, installed: Installed) -> Iterable[tuple[str, str]]:
+        """None yet."""
+        return ()

@@ -318,6 +318,21 @@ def test_check_good_and_bad(tmp_path: Path, capsys: Capture, monkeypatch: pytest
     assert "Traceback" not in err
 
 
+def test_check_warns_and_accepts(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text(
+        "version: 1\npools:\n  web:\n    program: gunicorn\n    app: shop.wsgi\n    bind: 127.0.0.1:8000\n"
+        "    worker_class: gevent\n    user: root\n"
+    )
+    assert main(["check", str(path)]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{path}: ok, 1 pool: web\n"
+    assert told.err.startswith(f"{path}:7:19: warning: pools.web.worker_class: gevent workers end at once")
+    assert main(["--json", "check", str(path)]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [(warning["line"], warning["key"]) for warning in answer["warnings"]] == [(7, "pools.web.worker_class")]
+
+
 def test_schema_is_a_schema(capsys: Capture) -> None:
     assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["$schema"].startswith("https://json-schema.org/")
