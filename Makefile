@@ -39,7 +39,7 @@ test-fast: setup ## the tests that start no long-lived process: seconds
 chaos: setup ## every fault in its full dose, about half an hour; the table goes to docs/crash-only.md
 	@rm -f .chaos.jsonl
 	@SUPERVISOR_D_DOSE=full SUPERVISOR_D_RESULTS=$(CURDIR)/.chaos.jsonl $(pytest) tests/faults $(PYTEST_ARGS)
-	@$(py) -m tests.faults.report .chaos.jsonl docs/crash-only.md
+	@$(py) -m tests.support.report .chaos.jsonl docs/crash-only.md
 
 coverage-core: setup ## the pure tests alone must cover every branch of the core
 	@$(pytest) -q tests/core --cov=supervisor_d/core --cov-branch --cov-report=

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from supervisor_d.runtime.crash import ENV, POINTS
-from tests.faults.dose import FULL, dose, report
 from tests.support import procs
 from tests.support.daemon import Daemon
+from tests.support.dose import FULL, dose, report
 from tests.support.programs import Notes
 from tests.support.waiting import wait_for
 

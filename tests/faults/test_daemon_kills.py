@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.dose import FULL, dose, report
 from tests.support import net, procs
 from tests.support.daemon import ROOT, Daemon
+from tests.support.dose import FULL, dose, report
 from tests.support.load import Load
 from tests.support.waiting import wait_for
 

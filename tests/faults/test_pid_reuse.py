@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.dose import FULL, dose, report
+from tests.support.dose import FULL, dose, report
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(900 if FULL else 120)]
 

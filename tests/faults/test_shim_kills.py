@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from supervisor_d.shim import crash
-from tests.faults.dose import FULL, dose, report
 from tests.support import net, procs
 from tests.support.daemon import Daemon
+from tests.support.dose import FULL, dose, report
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(900 if FULL else 120)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.dose import dose, report
+from tests.support.dose import dose, report
 from tests.support.waiting import wait_for
 from tests.systemd.support import HANG_SIGNAL, NEXT, OPT, PACKAGES, Hammer, Machine, Service
 
