@@ -15,6 +15,8 @@ import time
 from types import TracebackType
 from typing import Self
 
+from tests.support.http_client import Connection
+
 THINK_SECONDS = 0.01
 REQUEST_SECONDS = 15.0
 MOST_REQUESTS = 20_000
@@ -45,13 +47,13 @@ class Load:
         await asyncio.gather(*self._tasks)
 
     async def _client(self, *, keep: bool) -> None:
-        connection: _Connection | None = None
+        connection: Connection | None = None
         while not self._ending and self.done + len(self.failed) < MOST_REQUESTS:
             began = time.monotonic()
             try:
                 async with asyncio.timeout(REQUEST_SECONDS):
-                    connection = connection or await _Connection.open(self._port)
-                    self.bodies.add(await connection.get(self._path, keep=keep))
+                    connection = connection or await Connection.open(self._port)
+                    self.bodies.add((await connection.get(self._path, keep=keep)).body)
                 self.done += 1
             except (OSError, EOFError, ValueError, TimeoutError) as failure:
                 self.failed.append(f"{'kept' if keep else 'new'} connection: {type(failure).__name__}: {failure}")
@@ -62,33 +64,3 @@ class Load:
             await asyncio.sleep(THINK_SECONDS)
         if connection is not None:
             connection.close()
-
-
-class _Connection:
-    """One connection and the answers on it."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self.closing = False
-
-    @classmethod
-    async def open(cls, port: int) -> Self:
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
-
-    async def get(self, path: str, *, keep: bool) -> bytes:
-        """The body of a complete 200.  Raises ValueError for any other, EOFError for a torn one."""
-        self.closing = True  # until a whole answer says otherwise
-        word = "keep-alive" if keep else "close"
-        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: {word}\r\n\r\n".encode())
-        await self._writer.drain()
-        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        if head[0].split()[1] != "200":
-            raise ValueError(head[0])
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
-        body = await self._reader.readexactly(int(headers["content-length"]))
-        self.closing = headers.get("connection", "").lower() == "close"
-        return body
-
-    def close(self) -> None:
-        self._writer.close()
