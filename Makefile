@@ -16,7 +16,7 @@ py := .venv/bin/python
 # Runs the suite, reaps its orphans, and fails when a process is left behind.
 pytest := $(py) -m tests.support.reaper $(py) -m pytest
 
-.PHONY: help setup tools run test test-fast chaos coverage-core lint format bench test-matrix lock clean
+.PHONY: help setup tools run test test-fast chaos lossless coverage-core lint format bench test-matrix lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,13 @@ chaos: setup ## every fault in its full dose, about half an hour; the table goes
 	@rm -f .chaos.jsonl
 	@SUPERVISOR_D_DOSE=full SUPERVISOR_D_RESULTS=$(CURDIR)/.chaos.jsonl $(pytest) tests/faults $(PYTEST_ARGS)
 	@$(py) -m tests.support.report .chaos.jsonl docs/crash-only.md
+
+lossless: setup ## every action under load in its full dose, about an hour; the table goes to docs/lossless.md
+	@rm -f .lossless.jsonl
+	@code=0; \
+	SUPERVISOR_D_DOSE=full SUPERVISOR_D_RESULTS=$(CURDIR)/.lossless.jsonl $(pytest) tests/lossless $(PYTEST_ARGS) || code=$$?; \
+	$(py) -m tests.support.report .lossless.jsonl docs/lossless.md; \
+	exit $$code
 
 coverage-core: setup ## the pure tests alone must cover every branch of the core
 	@$(pytest) -q tests/core --cov=supervisor_d/core --cov-branch --cov-report=

@@ -17,6 +17,8 @@ from typing import Any, Generic, Self, TypeVar
 
 import msgspec
 
+from tests.support.waiting import wait_for
+
 ROOT = Path(__file__).resolve().parents[2]
 END_SECONDS = 60.0
 T = TypeVar("T")
@@ -66,6 +68,11 @@ class LoadProcess(Generic[T]):
     def done(self) -> int:
         """The first of the counts: what went well."""
         return self.counts()[0]
+
+    def wait_more(self, count: int, seconds: float = 60.0) -> None:
+        """Wait until so many more went well."""
+        enough = self.done() + count
+        wait_for(lambda: self.done() >= enough, seconds, f"{count} more to go well")
 
 
 async def speak(load: Awaitable[None], counts: Callable[[], list[int]], end: Callable[[], None]) -> None:

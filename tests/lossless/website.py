@@ -154,6 +154,10 @@ class Website(Daemon):
         """The worker pids below all masters that live."""
         return [worker for master in self.pids("web").values() for worker in procs.children(master)]
 
+    def wait_workers(self, count: int, seconds: float = SECONDS) -> None:
+        """Wait until there are so many workers, each of them alive."""
+        wait_for(lambda: len(self.workers()) == count, seconds, f"{count} workers")
+
     def wait_served(self, seconds: float = SECONDS) -> None:
         """Wait until the pool runs with one master."""
         self.wait_running("web", seconds=seconds)
