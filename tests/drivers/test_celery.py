@@ -186,8 +186,9 @@ def test_the_agent_is_silent_where_nobody_listens(value: str | None) -> None:
     assert _run(code, env) == "-1 None"
 
 
-def test_the_agent_never_blocks_and_keeps_its_socket_from_others() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+@pytest.mark.parametrize("kind", [socket.SOCK_SEQPACKET, socket.SOCK_DGRAM])
+def test_the_agent_never_blocks_and_keeps_its_socket_from_others(kind: socket.SocketKind) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     code = (
         "import supervisor_d_celery_agent as a, os\n"
         "for _ in range(100000): a.tell(ready=True)\n"
@@ -201,8 +202,8 @@ def test_the_agent_never_blocks_and_keeps_its_socket_from_others() -> None:
     ours.setblocking(False)
     said = []
     with contextlib.suppress(BlockingIOError):
-        while True:
-            said.append(json.loads(ours.recv(4096)))
+        while datagram := ours.recv(4096):
+            said.append(json.loads(datagram))
     assert said
     assert all(set(each) == {"ready", "pid"} for each in said), "the forked child said nothing"
     ours.close()
