@@ -138,6 +138,13 @@ class RolloutKeys:
     min_ready: Duration | None = field(
         default=None, metadata=doc("How long a new process must stay ready before it counts.", "0s")
     )
+    canary: bool = field(
+        default=True,
+        metadata=doc(
+            "Try a new generation out first, where nobody reaches it: it must import and, as one worker, answer the "
+            "pool's probes for `min_ready`.  Of gunicorn and Celery pools."
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

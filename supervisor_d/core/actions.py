@@ -2,7 +2,8 @@
 
 The runtime alone performs them.  Performing an action yields, before anything else is planned, the event that keeps
 the plan from asking again: Spawn -> SpawnBegan, Signal -> StopSignalled, Kill -> KillSent, Scale -> ScaleAsked,
-Forget -> Forgotten, RecordSuccess -> SuccessRecorded, DropPool -> PoolRemoved, and ConcludeRollout changes Desired.
+Forget -> Forgotten, RecordSuccess -> SuccessRecorded, DropPool -> PoolRemoved; PassGate and ConcludeRollout change
+Desired.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from supervisor_d.core.process import Policy
+from supervisor_d.core.spec import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Spawn:
     policy: Policy
     epoch: int
     reason: str
+    role: Role = "serve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,16 @@ class RecordSuccess:
 
 
 @dataclass(frozen=True, slots=True)
+class PassGate:
+    """Write down that a rollout's new generation passed a gate: it need not be tried there again."""
+
+    pool: str
+    generation: int
+    gate: Role
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConcludeRollout:
     """End a rollout: keep the new generation, or go back to the old one."""
 
@@ -92,4 +105,4 @@ class DropPool:
     reason: str
 
 
-Action = Spawn | Signal | Kill | Scale | Forget | RecordSuccess | ConcludeRollout | DropPool
+Action = Spawn | Signal | Kill | Scale | Forget | RecordSuccess | PassGate | ConcludeRollout | DropPool

@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from supervisor_d.core.process import Policy, Process, State, StopProgress
+from supervisor_d.core.spec import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class RecordedFacts:
     reason: str
     epoch: int
     began_at: float
+    role: Role = "serve"
 
     @classmethod
     def of(cls, process: Process, epoch: int) -> RecordedFacts:
@@ -53,6 +55,7 @@ class RecordedFacts:
             process.reason,
             epoch,
             process.began_at,
+            process.role,
         )
 
 
@@ -93,6 +96,7 @@ def adopted_process(
         began_at=facts.began_at,
         pid=pid,
         adopted=True,
+        role=facts.role,
     )
     if known.ready_at is not None:
         process = replace(process, state=State.READY, ready_at=known.ready_at)

@@ -32,7 +32,7 @@ class Capacity:
     def __init__(self, pool: DesiredPool, facts: PoolFacts, now: float) -> None:
         self._pool = pool
         self._now = now
-        self._processes = tuple(facts.processes.values())
+        self._processes = facts.serving
         self.unproven = unproven(pool, facts, now)
         """A rollout is under way, and none of its processes has yet shown that it works."""
         self.current = self._current_by_slot()

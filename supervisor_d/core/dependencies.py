@@ -22,7 +22,7 @@ def pool_is_ready(desired: DesiredPool, observed: Observed) -> bool:
     facts = observed.pool(desired.name)
     if desired.policy.traits.oneshot:
         return desired.generation in facts.successes
-    ready = {p.slot for p in facts.processes.values() if p.state is State.READY}
+    ready = {p.slot for p in facts.serving if p.state is State.READY}
     return desired.running and ready | finished_slots(desired, facts) >= set(range(len(desired.sizes)))
 
 

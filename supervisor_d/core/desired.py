@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from supervisor_d.core.process import Policy
-from supervisor_d.core.spec import RolloutPolicy
+from supervisor_d.core.spec import Role, RolloutPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,23 @@ class Rollout:
     to_generation: int
     reason: str
     began_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A rollout whose new generation still has a gate to pass (core/trial.py); meanwhile the old one is wanted."""
+
+    generation: int
+    gate: Role
+    """What is tried now; `serve` while it waits for its turn."""
+    policy: Policy
+    min_ready_seconds: float
+    reason: str
+    workers: int = 1
+    waits_for: tuple[str, ...] = ()
+    """The pools of the same deploy that are to roll before."""
+    doomed: str = ""
+    """Why it cannot succeed any more, whatever it would show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +59,8 @@ class DesiredPool:
     epoch: int = 0
     """Counts the operator's starts; dependencies are awaited once for each."""
     rollout: Rollout | None = None
+    trial: Trial | None = None
+    """A new generation that is tried out; everything else here speaks of the old one then."""
 
 
 @dataclass(frozen=True, slots=True)

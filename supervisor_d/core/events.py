@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from supervisor_d.core.process import Exit, Policy, Process
+from supervisor_d.core.spec import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class SpawnBegan:
     policy: Policy
     epoch: int
     reason: str
+    role: Role = "serve"
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,12 +106,19 @@ def _spawn_began(observed: Observed, event: ev.SpawnBegan, now: float) -> Observ
         state=State.STARTING,
         since=now,
         began_at=now,
+        role=event.role,
     )
     facts = observed.pool(event.pool)
-    living = {p.generation for p in facts.processes.values()} | {event.generation}
-    slots = {key: value for key, value in facts.slots.items() if key[0] != event.slot or key[1] in living}
-    facts = replace(facts, processes={**facts.processes, event.id: process}, slots=slots, admitted_epoch=event.epoch)
+    facts = replace(facts, processes={**facts.processes, event.id: process})
+    facts = facts if event.role != "serve" else _admitted(facts, event)
     return replace(_with_pool(observed, event.pool, facts), next_serial=observed.next_serial + 1)
+
+
+def _admitted(facts: PoolFacts, event: ev.SpawnBegan) -> PoolFacts:
+    """Its dependencies are not awaited again; of its slot's past only what concerns living generations counts."""
+    living = {p.generation for p in facts.processes.values()}
+    slots = {key: value for key, value in facts.slots.items() if key[0] != event.slot or key[1] in living}
+    return replace(facts, slots=slots, admitted_epoch=event.epoch)
 
 
 def _adopted(observed: Observed, event: ev.Adopted) -> Observed:
@@ -119,7 +126,7 @@ def _adopted(observed: Observed, event: ev.Adopted) -> Observed:
     if observed.find(process.id) is not None:
         raise IllegalTransitionError(f"{process.id} is known already")
     facts = observed.pool(process.pool)
-    epoch = max(facts.admitted_epoch, event.epoch)
+    epoch = max(facts.admitted_epoch, event.epoch if process.role == "serve" else -1)
     facts = replace(facts, processes={**facts.processes, process.id: process}, admitted_epoch=epoch)
     serial = max(observed.next_serial, event.serial + 1)
     return replace(_with_pool(observed, process.pool, facts), next_serial=serial)
@@ -175,9 +182,9 @@ def _lived(process: Process, event: _Lived) -> Process:
         case ev.Spawned():
             return replace(process, pid=event.pid)
         case ev.SpawnFailed():
-            return replace(process, exit=Exit(), empty=True)
+            return replace(process, exit=Exit(), empty=True, end=event.reason)
         case ev.MainExited():
-            return replace(process, exit=event.exit, workers_live=0, workers_ready=0)
+            return replace(process, exit=event.exit, workers_live=0, workers_ready=0, end=describe_exit(event.exit))
         case ev.TreeEmptied():
             return replace(process, empty=True)
         case ev.ShimLost():
@@ -212,7 +219,9 @@ def _workers_reported(process: Process, event: ev.WorkersReported) -> Process:
 
 
 def _account(facts: PoolFacts, before: Process, after: Process, event: ProcessEvent, now: float) -> PoolFacts:
-    """Totals and slot history: what remains of a process when it is gone."""
+    """Totals and slot history: what remains of a process when it is gone.  Of one that was only tried out, nothing."""
+    if before.role != "serve":
+        return facts
     if isinstance(event, ev.WorkerExited):
         return replace(facts, worker_exits_total=_count(facts.worker_exits_total, exit_kind(event.exit)))
     if isinstance(event, ev.ShimLost) and before.live:
@@ -227,7 +236,7 @@ def _account(facts: PoolFacts, before: Process, after: Process, event: ProcessEv
         return facts  # the former daemon died before it could let it start: no fault of its own
     if before.stop is not None and before.stop.expected:
         return _past_forgotten(facts, key) if was_stable(before.policy.restart, before, now) else facts
-    reason = before.stop.reason if before.stop else _end_reason(event)
+    reason = before.stop.reason if before.stop else after.end
     slot = after_unexpected_end(before, ended, reason, facts.slots.get(key, SlotFacts()), now)
     facts = replace(facts, slots={**facts.slots, key: slot})
     if slot.finished or slot.failed:
@@ -239,10 +248,6 @@ def _account(facts: PoolFacts, before: Process, after: Process, event: ProcessEv
 def _past_forgotten(facts: PoolFacts, key: tuple[int, int]) -> PoolFacts:
     """It was stable and ended as asked: whatever starts next in its slot is no restart."""
     return replace(facts, slots={k: v for k, v in facts.slots.items() if k != key})
-
-
-def _end_reason(event: ev.MainExited | ev.SpawnFailed) -> str:
-    return event.reason if isinstance(event, ev.SpawnFailed) else describe_exit(event.exit)
 
 
 def _count(totals: Mapping[str, int], kind: str) -> Mapping[str, int]:

@@ -1,6 +1,6 @@
 """The accepted config and what operators decided on top of it: the persisted source of Desired.
 
-Every function takes an Intent and returns the next one; `derive` makes of it what planning needs.  A rollout is a
+Every function takes an Intent and returns the next one; core/derive.py makes of it what planning needs.  A rollout is a
 record here: the generation it came from and its spec, so that a rollback knows where to go, whoever reads it.
 
 Worked example: `web` runs g1; a reload brings another digest.  `accept` keeps g1's spec as `previous` and makes g2
@@ -13,14 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from supervisor_d.core.actions import ConcludeRollout
-from supervisor_d.core.desired import Desired, DesiredPool, Rollout
-from supervisor_d.core.process import Policy
-from supervisor_d.core.spec import PoolSpec, Traits
-
-Sizes = Callable[[PoolSpec, int], tuple[int, ...]]
-"""(spec, workers) -> workers per slot; the program's business."""
-TraitsOf = Callable[[PoolSpec], Traits]
+from supervisor_d.core.actions import ConcludeRollout, PassGate
+from supervisor_d.core.spec import PoolSpec, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +36,20 @@ class RolloutRecord:
     verdict: str = ""
     verdict_reason: str = ""
     ended_at: float | None = None
+    gated: bool = True
+    """Whether the program's gates are to be passed: there is an old generation that serves meanwhile."""
+    passed: tuple[Role, ...] = ()
+    """The gates that were passed."""
+    label: str = ""
+    """The deploy that it is a part of, by the operator's word for it."""
+    turn_after: tuple[str, ...] = ()
+    """The pools of the same deploy that roll before."""
+    once: bool = False
+    """It is a oneshot's: what it did cannot be taken back by doing something else."""
+
+    def together(self, other: RolloutRecord | None) -> bool:
+        """Whether the other one belongs to the same deploy."""
+        return other is not None and self.label != "" and (self.label, self.began_at) == (other.label, other.began_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,8 @@ class PoolIntent:
     wanted: Version
     previous: Version | None = None
     """Where a rollback goes; None when no rollout is under way."""
+    former: Version | None = None
+    """What ruled before the last rollout that succeeded: where `rollback` goes."""
     rollout: RolloutRecord | None = None
     """The rollout under way, or the last one that ended."""
     rollouts_total: Mapping[str, int] = field(default_factory=dict)
@@ -113,7 +123,8 @@ def begin(intent: Intent, specs: Mapping[str, PoolSpec]) -> Intent:
         number = old.wanted.generation if same else old.latest_generation + 1
         workers = old.workers if spec.workers == old.wanted.spec.workers else None
         latest = max(number, old.latest_generation)
-        pools[name] = PoolIntent(Version(number, spec), workers=workers, latest_generation=latest)
+        former = old.former if same else old.wanted
+        pools[name] = PoolIntent(Version(number, spec), former=former, workers=workers, latest_generation=latest)
     return replace(intent, pools=pools, stopping="", kill_now=False)
 
 
@@ -134,7 +145,7 @@ def _rolled(old: PoolIntent, spec: PoolSpec, now: float, reason: str) -> PoolInt
     """A new generation; a rollout that is under way keeps the version it would go back to."""
     number = old.latest_generation + 1
     back_to = old.previous or old.wanted
-    record = RolloutRecord(back_to.generation, number, reason, now)
+    record = RolloutRecord(back_to.generation, number, reason, now, gated=old.running)
     return replace(old, wanted=Version(number, spec), previous=back_to, rollout=record, latest_generation=number)
 
 
@@ -149,8 +160,13 @@ def scale(intent: Intent, name: str, workers: int | None) -> Intent:
 
 
 def stop(intent: Intent, names: tuple[str, ...], reason: str) -> Intent:
-    """Stop pools until they are started again."""
-    return _each(intent, names, lambda pool: replace(pool, running=False, stop_reason=reason))
+    """Stop pools until they are started again.  A rollout under way has nobody left to be gentle to."""
+
+    def stopped(pool: PoolIntent) -> PoolIntent:
+        rollout = replace(pool.rollout, gated=False) if pool.rollout is not None else None
+        return replace(pool, running=False, stop_reason=reason, rollout=rollout)
+
+    return _each(intent, names, stopped)
 
 
 def start(intent: Intent, names: tuple[str, ...]) -> Intent:
@@ -170,15 +186,97 @@ def restart(intent: Intent, names: tuple[str, ...], now: float, reason: str) -> 
 
 
 def conclude(intent: Intent, action: ConcludeRollout, now: float) -> Intent:
-    """Keep the new generation, or go back.  A verdict on a generation that is no longer wanted changes nothing."""
+    """Keep the new generation, or go back.  A verdict on a generation that is no longer wanted changes nothing.
+
+    A deploy is one thing: when a pool of it fails, those that had rolled before go back too.
+    """
     pool = intent.pools[action.pool]
     if pool.previous is None or pool.rollout is None or pool.wanted.generation != action.generation:
         return intent
-    wanted = pool.previous if action.verdict == "rolled-back" else pool.wanted
-    record = replace(pool.rollout, verdict=action.verdict, verdict_reason=action.reason, ended_at=now)
-    totals = {**pool.rollouts_total, action.verdict: pool.rollouts_total.get(action.verdict, 0) + 1}
-    ended = replace(pool, wanted=wanted, previous=None, rollout=record, rollouts_total=totals)
-    return replace(intent, pools={**intent.pools, action.pool: ended})
+    ended = _ended(pool, pool.previous, pool.rollout, action.verdict, action.reason, now)
+    after = replace(intent, pools={**intent.pools, action.pool: ended})
+    return _undone(after, action.pool, pool.rollout, now) if action.verdict == "rolled-back" else after
+
+
+def _ended(
+    pool: PoolIntent, previous: Version, record: RolloutRecord, verdict: str, reason: str, now: float
+) -> PoolIntent:
+    back = verdict == "rolled-back"
+    return replace(
+        pool,
+        wanted=previous if back else pool.wanted,
+        previous=None,
+        former=pool.former if back or _same(previous, pool.wanted) else previous,
+        rollout=replace(record, verdict=verdict, verdict_reason=reason, ended_at=now),
+        rollouts_total={**pool.rollouts_total, verdict: pool.rollouts_total.get(verdict, 0) + 1},
+    )
+
+
+def _same(one: Version, other: Version) -> bool:
+    return one.spec.digest == other.spec.digest and one.spec.program == other.spec.program
+
+
+def _undone(intent: Intent, failed: str, record: RolloutRecord, now: float) -> Intent:
+    """The other pools of a deploy that failed go back to what they were, as far as that is something else."""
+    reason = f"{failed} was rolled back, and with it the deploy {record.label}"
+    pools = dict(intent.pools)
+    for name, pool in intent.pools.items():
+        rollout = pool.rollout
+        if rollout is None or rollout.once or not record.together(rollout):
+            continue
+        if pool.previous is not None and failed not in rollout.turn_after:
+            pools[name] = _ended(pool, pool.previous, rollout, "rolled-back", reason, now)
+        elif rollout.verdict == "succeeded" and pool.former is not None and not _same(pool.former, pool.wanted):
+            pools[name] = _rolled(pool, pool.former.spec, now, reason)
+    return replace(intent, pools=pools)
+
+
+def pass_gate(intent: Intent, action: PassGate) -> Intent:
+    """Write down that a gate was passed.  One of a generation that is no longer wanted changes nothing."""
+    pool = intent.pools[action.pool]
+    if pool.previous is None or pool.rollout is None or pool.wanted.generation != action.generation:
+        return intent
+    record = replace(pool.rollout, passed=(*pool.rollout.passed, action.gate))
+    return replace(intent, pools={**intent.pools, action.pool: replace(pool, rollout=record)})
+
+
+def deploy(intent: Intent, names: tuple[str, ...], once: frozenset[str], label: str, now: float) -> Intent:
+    """Make one deploy of the rollouts that begin at `now`, and of those of `names` that have none: each waits for the
+    others that it comes after, near and far.  `once` are the oneshots among them."""
+    begun = {n for n, p in intent.pools.items() if p.previous is not None and p.rollout and p.rollout.began_at == now}
+    rolled = restart(intent, tuple(name for name in names if name not in begun), now, f"deploy {label}")
+    members = begun | set(names)
+    pools = dict(rolled.pools)
+    for name in members:
+        record = pools[name].rollout
+        assert record is not None
+        turn = tuple(sorted(_comes_after(name, rolled) & members))
+        record = replace(record, label=label, turn_after=turn, once=name in once, reason=f"deploy {label}")
+        pools[name] = replace(pools[name], rollout=record)
+    return replace(rolled, pools=pools)
+
+
+def _comes_after(name: str, intent: Intent) -> set[str]:
+    """All pools that `name` comes after, near and far."""
+    found: set[str] = set()
+    names = [name]
+    while names:
+        nearer = [n for n in intent.pools[names.pop()].wanted.spec.after if n in intent.pools and n not in found]
+        found.update(nearer)
+        names.extend(nearer)
+    return found
+
+
+def rollback(intent: Intent, names: tuple[str, ...], now: float, reason: str) -> Intent:
+    """Go back to what ruled before the last rollout that succeeded, by a rollout; one under way is given up instead."""
+    for name in names:
+        pool = intent.pools[name]
+        if pool.previous is not None:
+            given_up = ConcludeRollout(name, pool.wanted.generation, "rolled-back", reason)
+            intent = conclude(intent, given_up, now)
+        elif pool.former is not None:
+            intent = replace(intent, pools={**intent.pools, name: _rolled(pool, pool.former.spec, now, reason)})
+    return intent
 
 
 def shut_down(intent: Intent, reason: str) -> Intent:
@@ -212,31 +310,3 @@ def on_trial(intent: Intent, pool: str, generation: int) -> bool:
     """Whether a rollout is trying that generation out."""
     wanted = intent.pools.get(pool)
     return wanted is not None and wanted.previous is not None and wanted.wanted.generation == generation
-
-
-def derive(intent: Intent, traits_of: TraitsOf, sizes: Sizes) -> Desired:
-    """What planning needs to know of the intent."""
-    pools = {name: _desired(name, pool, intent, traits_of, sizes) for name, pool in intent.pools.items()}
-    return Desired(pools, starts_at_once=intent.starts_at_once, kill_now=intent.kill_now)
-
-
-def _desired(name: str, pool: PoolIntent, intent: Intent, traits_of: TraitsOf, sizes: Sizes) -> DesiredPool:
-    spec = pool.wanted.spec
-    traits = traits_of(spec)
-    rollout = None
-    if pool.previous is not None and pool.rollout is not None and not traits.oneshot:
-        record = pool.rollout
-        rollout = Rollout(record.from_generation, record.to_generation, record.reason, record.began_at)
-    return DesiredPool(
-        name=name,
-        generation=pool.wanted.generation,
-        sizes=sizes(spec, pool.wanted_workers),
-        policy=Policy(spec.stop, spec.restart, traits, spec.start_timeout_seconds),
-        rollout_policy=spec.rollout,
-        after=spec.after,
-        running=pool.running and not intent.stopping,
-        stop_reason=intent.stopping or pool.stop_reason,
-        removed=pool.removed,
-        epoch=pool.epoch,
-        rollout=rollout,
-    )

@@ -150,6 +150,8 @@ def _emptied(event: ev.TreeEmptied) -> str:
 def describe_action(action: act.Action) -> Note:
     """An action as a line."""
     match action:
+        case act.Spawn() if action.role != "serve":
+            return Note("action", _name(action), action.pool, action.id, f"{action.role}: {action.reason}")
         case act.Spawn() | act.Kill() | act.Forget():
             return Note("action", _name(action), pool_of(action.id), action.id, action.reason)
         case act.Signal():
@@ -157,6 +159,8 @@ def describe_action(action: act.Action) -> Note:
         case act.Scale():
             reason = f"to {action.workers} workers: {action.reason}"
             return Note("action", _name(action), pool_of(action.id), action.id, reason)
+        case act.PassGate():
+            return Note("action", _name(action), action.pool, action.pool, action.reason)
         case act.ConcludeRollout():
             reason = f"g{action.generation} {action.verdict}: {action.reason}"
             return Note("action", _name(action), action.pool, action.pool, reason)

@@ -55,6 +55,16 @@ class PoolFacts:
     """Ends of main processes by kind: `ok`, `error`, `signal`, `oom`, `unknown`; and `spawn-failed`."""
     worker_exits_total: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def serving(self) -> tuple[Process, ...]:
+        """The processes that are there for the pool's work."""
+        return tuple(p for p in self.processes.values() if p.role == "serve")
+
+    @property
+    def tried(self) -> tuple[Process, ...]:
+        """The processes that try a generation out (core/trial.py)."""
+        return tuple(p for p in self.processes.values() if p.role != "serve")
+
 
 @dataclass(frozen=True, slots=True)
 class Observed:

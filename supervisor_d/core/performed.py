@@ -12,10 +12,10 @@ from supervisor_d.core import events as ev
 
 
 def performed(action: act.Action) -> ev.Event | None:
-    """The event of an action's being performed; None for ConcludeRollout, which changes the intent instead."""
+    """The event of an action's being performed; None for what changes the intent instead."""
     match action:
-        case act.Spawn(id, pool, slot, generation, workers, policy, epoch, reason):
-            return ev.SpawnBegan(id, pool, slot, generation, workers, policy, epoch, reason)
+        case act.Spawn(id, pool, slot, generation, workers, policy, epoch, reason, role):
+            return ev.SpawnBegan(id, pool, slot, generation, workers, policy, epoch, reason, role)
         case act.Signal(id, _, step, deadline, reason, expected):
             return ev.StopSignalled(id, step, deadline, reason, expected)
         case act.Kill(id, reason, expected):
@@ -28,7 +28,7 @@ def performed(action: act.Action) -> ev.Event | None:
             return ev.SuccessRecorded(pool, generation)
         case act.DropPool(pool):
             return ev.PoolRemoved(pool)
-        case act.ConcludeRollout():
+        case act.PassGate() | act.ConcludeRollout():
             return None
         case _:
             assert_never(action)

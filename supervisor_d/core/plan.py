@@ -7,7 +7,7 @@ any state a former daemon left.  There is no code path for shutdown, rollback or
 For each pool, in this order:
 
 1. deadlines   a start that took too long is stopped; a stop step that ran out is followed by the next; KILL is last
-2. verdict     a rollout is concluded: kept, or rolled back
+2. verdict     a gate was passed (core.trial), or a rollout is concluded: kept, or rolled back
 3. spawn       slots without a current process get one, within dependencies, backoff, budget and starts at once
 4. retire      what is outdated or surplus is stopped, as far as availability allows
 5. settle      sizes in place, successes written down, empty records forgotten
@@ -32,12 +32,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from supervisor_d.core import actions as act
-from supervisor_d.core import rollout
+from supervisor_d.core import rollout, trial
 from supervisor_d.core.capacity import Capacity
 from supervisor_d.core.dependencies import held_by, waits_for
 from supervisor_d.core.desired import Desired, DesiredPool
 from supervisor_d.core.observed import Observed, PoolFacts, SlotFacts
-from supervisor_d.core.process import Process, State, StopProgress, process_id
+from supervisor_d.core.process import Policy, Process, State, StopProgress, process_id
+from supervisor_d.core.spec import Role
 
 SCALE_RETRY_SECONDS = 10.0
 
@@ -101,10 +102,11 @@ class _PoolPlan:
     def run(self) -> None:
         self._deadlines()
         self._wake_when_settled()
-        if self._concluded():
+        if self._tried() or self._concluded():
             return
         if self.pool.running and not self.draft.desired.kill_now:
             self._spawn()
+            self._try_out()
             self._retire_outdated()
             self._scale_in_place()
         else:
@@ -166,6 +168,18 @@ class _PoolPlan:
 
     # 2. verdict
 
+    def _tried(self) -> bool:
+        """Pass a gate or fail at it; what is desired changes by it, so the pool is planned anew afterwards."""
+        wanted = self.pool.trial
+        found = trial.verdict(wanted, self.facts, self.now) if wanted is not None and self.pool.running else None
+        if wanted is None or found is None:
+            return False
+        if found.passed:
+            self._do(act.PassGate(self.pool.name, wanted.generation, wanted.gate, found.reason))
+        else:
+            self._do(act.ConcludeRollout(self.pool.name, wanted.generation, "rolled-back", found.reason))
+        return True
+
     def _concluded(self) -> bool:
         """Conclude the rollout if it can be; what is desired changes by it, so the pool is planned anew afterwards."""
         pool = self.pool
@@ -182,6 +196,29 @@ class _PoolPlan:
 
     # 3. spawn
 
+    def _try_out(self) -> None:
+        """One process at the gate of the trial, and none where there is no trial any more."""
+        wanted = self.pool.trial
+        tried = trial.candidate(wanted, self.facts) if wanted is not None else None
+        for process in self.facts.tried:
+            if process is not tried and process.live and process.id not in self.touched:
+                self._stop(process, f"its trial as {process.role} is over", expected=True)
+        if wanted is None or wanted.waits_for or tried is not None or not self._may_start():
+            return
+        if waits_for(self.pool, self.draft.desired, self.draft.observed):
+            return
+        self._start(0, wanted.generation, wanted.workers, wanted.policy, wanted.reason, wanted.gate)
+
+    def _may_start(self) -> bool:
+        return self.draft.starting < self.draft.desired.starts_at_once
+
+    def _start(self, slot: int, generation: int, workers: int, policy: Policy, reason: str, role: Role) -> None:
+        pool, draft = self.pool, self.draft
+        draft.starting += 1
+        process = process_id(pool.name, slot, generation, draft.serial)
+        self._do(act.Spawn(process, pool.name, slot, generation, workers, policy, pool.epoch, reason, role))
+        draft.serial += 1
+
     def _slot(self, slot: int) -> SlotFacts:
         return self.facts.slots.get((slot, self.pool.generation)) or SlotFacts()
 
@@ -191,7 +228,7 @@ class _PoolPlan:
         if waits_for(self.pool, self.draft.desired, self.draft.observed):
             return
         others: dict[int, list[Process]] = {}
-        for process in self.processes:
+        for process in self.facts.serving:
             if not (process.ended and process.empty):
                 others.setdefault(process.slot, []).append(process)
         for slot in range(len(self.pool.sizes)):
@@ -205,27 +242,15 @@ class _PoolPlan:
         if self.now < history.not_before:
             self.draft.wake(history.not_before)
             return
-        if self.draft.starting >= self.draft.desired.starts_at_once or not self._room(others):
-            return
-        pool = self.pool
-        self.draft.starting += 1
-        self._do(
-            act.Spawn(
-                id=process_id(pool.name, slot, pool.generation, self.draft.serial),
-                pool=pool.name,
-                slot=slot,
-                generation=pool.generation,
-                workers=pool.sizes[slot],
-                policy=pool.policy,
-                epoch=pool.epoch,
-                reason=self._spawn_reason(history, others),
-            )
-        )
-        self.draft.serial += 1
+        if self._may_start() and self._room(others):
+            pool, reason = self.pool, self._spawn_reason(history, others)
+            self._start(slot, pool.generation, pool.sizes[slot], pool.policy, reason, "serve")
 
     def _room(self, others: list[Process]) -> bool:
         """Whether a process may be started beside the others of its slot."""
-        if self.capacity.stops_first and (self._planned() or any(not (p.ended and p.empty) for p in self.processes)):
+        if self.capacity.stops_first and (
+            self._planned() or any(not (p.ended and p.empty) for p in self.facts.serving)
+        ):
             return False
         if self.capacity.unproven and self._probing():
             return False
@@ -236,15 +261,16 @@ class _PoolPlan:
             return True
         if any(p.fault for p in running):
             return False
-        occupied = sum(1 for p in self.processes if not p.ended) + self._planned()
+        occupied = sum(1 for p in self.facts.serving if not p.ended) + self._planned()
         return occupied + 1 <= len(self.pool.sizes) + self.pool.rollout_policy.max_surge
 
     def _planned(self) -> int:
-        return sum(1 for a in self.draft.actions if isinstance(a, act.Spawn) and a.pool == self.pool.name)
+        spawns = (a for a in self.draft.actions if isinstance(a, act.Spawn))
+        return sum(1 for a in spawns if a.pool == self.pool.name and a.role == "serve")
 
     def _probing(self) -> bool:
         """Whether a process of the wanted generation is already being tried."""
-        wanted = (p for p in self.processes if p.generation == self.pool.generation and not p.shim_lost)
+        wanted = (p for p in self.facts.serving if p.generation == self.pool.generation and not p.shim_lost)
         return self._planned() > 0 or any(p.live for p in wanted)
 
     def _spawn_reason(self, history: SlotFacts, others: list[Process]) -> str:
@@ -271,9 +297,11 @@ class _PoolPlan:
                 self._stop(process, self.capacity.why_outdated(process), expected=True)
 
     def _wake_when_settled(self) -> None:
+        wanted = self.pool.trial
         for process in self.processes:
             if process.state is State.READY and process.ready_at is not None:
-                self.draft.wake(process.ready_at + self.pool.rollout_policy.min_ready_seconds)
+                policy = wanted if wanted is not None and process.role != "serve" else self.pool.rollout_policy
+                self.draft.wake(process.ready_at + policy.min_ready_seconds)
 
     # 5. settle
 

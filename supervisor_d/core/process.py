@@ -25,7 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from supervisor_d.core.spec import RestartPolicy, StopStep, Traits
+from supervisor_d.core.spec import RestartPolicy, Role, StopStep, Traits
 
 
 class State(StrEnum):
@@ -106,6 +106,9 @@ class Process:
     """What the program says of itself, for people; nothing decides by it."""
     unready: str = ""
     """How its probes were last not answered well, while it is starting."""
+    role: Role = "serve"
+    end: str = ""
+    """How it ended, in words; empty while it has not."""
 
     @property
     def live(self) -> bool:

@@ -35,19 +35,19 @@ def failure(desired: DesiredPool, facts: PoolFacts) -> str:
     for (slot, generation), history in sorted(facts.slots.items()):
         if generation == desired.generation and (history.attempt or history.failed or history.ended_badly):
             return f"{desired.name}.{slot}@g{generation} {history.last_reason}"
-    for process in facts.processes.values():
+    for process in facts.serving:
         if process.generation == desired.generation and process.fault:
             return f"{desired.name}.{process.slot}@g{desired.generation} {process.fault}"
     return ""
 
 
 def complete(desired: DesiredPool, facts: PoolFacts, now: float) -> bool:
-    """Whether the new generation has wholly taken over."""
+    """Whether the new generation has wholly taken over.  A oneshot's success says it in its own way."""
+    if desired.policy.traits.oneshot:
+        return False
     waited = desired.rollout_policy.min_ready_seconds
-    current = {
-        p.slot for p in facts.processes.values() if p.generation == desired.generation and settled(p, waited, now)
-    }
-    others_live = any(p.live and p.generation != desired.generation for p in facts.processes.values())
+    current = {p.slot for p in facts.serving if p.generation == desired.generation and settled(p, waited, now)}
+    others_live = any(p.live and p.generation != desired.generation for p in facts.serving)
     return not others_live and current | finished_slots(desired, facts) >= set(range(len(desired.sizes)))
 
 
@@ -66,5 +66,5 @@ def unproven(desired: DesiredPool, facts: PoolFacts, now: float) -> bool:
     return (
         desired.rollout is not None
         and not finished_slots(desired, facts)
-        and not any(p.generation == desired.generation and settled(p, waited, now) for p in facts.processes.values())
+        and not any(p.generation == desired.generation and settled(p, waited, now) for p in facts.serving)
     )

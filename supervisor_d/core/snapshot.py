@@ -43,6 +43,8 @@ class ProcessView:
     usage: Usage | None = None
     remark: str = ""
     """What the program says of itself: data, for people."""
+    role: str = "serve"
+    """`preflight` or `canary` for one that only tries a new generation out."""
 
 
 @dataclass(frozen=True, slots=True)

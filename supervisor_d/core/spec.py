@@ -12,6 +12,8 @@ from typing import Any, Literal
 RestartWhen = Literal["always", "on-failure", "never"]
 Respawn = Literal["at-exit", "when-empty"]
 ReadyBy = Literal["exec", "driver"]
+Role = Literal["serve", "preflight", "canary"]
+"""What a process is there for: to do the pool's work, or to try a new generation out (core/trial.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,15 @@ class RestartPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RolloutPolicy:
-    """How many processes a rollout may add and miss at a time, and how long a new one must stay ready."""
+    """How many processes a rollout may add and miss at a time, and how long a new one must stay ready.
+
+    `canary`: whether a new generation is tried out first, where nobody reaches it (core/trial.py).
+    """
 
     max_surge: int = 1
     max_unavailable: int = 0
     min_ready_seconds: float = 0.0
+    canary: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,3 +205,4 @@ class LaunchContext:
     agents_dir: str
     base_env: Mapping[str, str]
     installed: Installed = nothing_seen
+    role: Role = "serve"

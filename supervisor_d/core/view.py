@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from supervisor_d.core.dependencies import waits_for
-from supervisor_d.core.desired import Desired, DesiredPool
+from supervisor_d.core.desired import Desired, DesiredPool, Trial
 from supervisor_d.core.evolve import describe_exit
 from supervisor_d.core.intent import Intent, PoolIntent, RolloutRecord
 from supervisor_d.core.observed import Observed, PoolFacts, SlotFacts
@@ -64,8 +64,8 @@ def pool_view(name: str, intent: PoolIntent, sources: Sources) -> PoolView:
         detail=detail,
         generation=desired.generation,
         workers_desired=sum(desired.sizes) if desired.running and state != "done" else 0,
-        workers_live=sum(view.workers_live for view in views),
-        workers_ready=sum(view.workers_ready for view in views),
+        workers_live=sum(view.workers_live for view in views if view.role == "serve"),
+        workers_ready=sum(view.workers_ready for view in views if view.role == "serve"),
         workers_from="config" if intent.workers is None else "operator",
         after=desired.after,
         listeners=sources.listeners.get(name, ()),
@@ -100,6 +100,7 @@ def process_view(process: Process, sources: Sources) -> ProcessView:
         adopted=process.adopted,
         usage=sources.usages.get(process.id),
         remark=process.remark,
+        role=process.role,
     )
 
 
@@ -152,6 +153,8 @@ def pool_state(pool: DesiredPool, desired: Desired, observed: Observed, now: flo
         return "done", f"g{pool.generation} succeeded"
     ready = _ready_slots(pool, facts)
     counted = f"{_ready_workers(pool, facts)} of {sum(pool.sizes)} ready"
+    if pool.trial is not None:
+        return "rolling", f"{_tried(pool.trial)}; g{pool.generation} serves: {counted}"
     if pool.rollout is not None:
         return "rolling", f"g{pool.rollout.from_generation} to g{pool.generation} ({pool.rollout.reason}): {counted}"
     missing = [(slot, history) for slot, history in _histories(pool, facts) if slot not in ready]
@@ -164,6 +167,12 @@ def pool_state(pool: DesiredPool, desired: Desired, observed: Observed, now: flo
     return "starting", counted
 
 
+def _tried(trial: Trial) -> str:
+    if trial.waits_for:
+        return f"g{trial.generation} waits for {', '.join(trial.waits_for)} ({trial.reason})"
+    return f"g{trial.generation} is tried as {trial.gate} ({trial.reason})"
+
+
 def _stopping(pool: DesiredPool, facts: PoolFacts) -> tuple[str, str]:
     left = sum(1 for process in facts.processes.values() if not process.empty)
     if left:
@@ -172,7 +181,7 @@ def _stopping(pool: DesiredPool, facts: PoolFacts) -> tuple[str, str]:
 
 
 def _ready_slots(pool: DesiredPool, facts: PoolFacts) -> set[int]:
-    ready = {process.slot for process in facts.processes.values() if process.state is State.READY}
+    ready = {process.slot for process in facts.serving if process.state is State.READY}
     return {slot for slot in ready if slot < len(pool.sizes)}
 
 
@@ -185,7 +194,7 @@ def _remarks(facts: PoolFacts) -> tuple[str, ...]:
 def _ready_workers(pool: DesiredPool, facts: PoolFacts) -> int:
     """The slots' ready workers; of two generations in a slot, the one that has more of them counts."""
     by_slot: dict[int, int] = {}
-    for process in facts.processes.values():
+    for process in facts.serving:
         if process.slot < len(pool.sizes):
             by_slot[process.slot] = max(by_slot.get(process.slot, 0), _workers(process)[1])
     return sum(by_slot.values())

@@ -42,6 +42,14 @@ class HttpTarget:
     target: str
 
 
+CANARY_SOCKET = "canary.sock"
+
+
+def private_socket(private_dir: str) -> Address:
+    """Where a canary listens, in its own directory: nobody but the daemon asks there."""
+    return Address(path=f"{private_dir}/{CANARY_SOCKET}")
+
+
 def parse_address(text: str) -> Address:
     """The address that `text` names.  Raises ValueError, its text fit for an operator."""
     if text.startswith(("unix:", "/")):

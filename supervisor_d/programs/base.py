@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, Role, RolloutPolicy, StopStep, Traits
 
 
 class Program(Protocol):
@@ -34,6 +34,10 @@ class Program(Protocol):
 
     def sizes(self, spec: PoolSpec, workers: int) -> tuple[int, ...]:
         """How `workers` are spread over slots: one number of workers per process."""
+        ...
+
+    def gates(self, spec: PoolSpec) -> tuple[Role, ...]:
+        """What a new generation must pass before it may serve, in order (core/trial.py)."""
         ...
 
     def launch(self, spec: PoolSpec, context: LaunchContext) -> Launch:

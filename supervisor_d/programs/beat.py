@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, Role, RolloutPolicy, StopStep, Traits
 from supervisor_d.core.units import FilePath
 from supervisor_d.programs.celery import LogLevel
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
@@ -81,6 +81,10 @@ class CeleryBeat:
     def sizes(self, spec: PoolSpec, workers: int) -> tuple[int, ...]:
         """Never more than one."""
         return (1,) if workers > 0 else ()
+
+    def gates(self, spec: PoolSpec) -> tuple[Role, ...]:
+        """None: a second beat would send everything twice, were it only for a moment."""
+        return ()
 
     def launch(self, spec: PoolSpec, context: LaunchContext) -> Launch:
         """The one beat."""

@@ -14,11 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, Role, RolloutPolicy, StopStep, Traits
 from supervisor_d.core.units import Range
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
 
 AGENT = "supervisor_d_celery_agent"
+CANARY_ENV = "SUPERVISOR_D_CANARY"
+"""Tells our agent that this node is to come up and to take no message."""
 """Module of supervisor_d/agents/: a worker imports it with -I, beat is run by it."""
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -105,6 +107,10 @@ class CeleryWorker:
         full, rest = divmod(max(workers, 0), _node_size(spec))
         return (_node_size(spec),) * full + ((rest,) if rest else ())
 
+    def gates(self, spec: PoolSpec) -> tuple[Role, ...]:
+        """A node that takes no message must come up; only our agent can keep it from taking any."""
+        return ("canary",) if spec.rollout.canary and spec.keys.agent else ()
+
     def launch(self, spec: PoolSpec, context: LaunchContext) -> Launch:
         """One node with `context.workers` pool processes."""
         keys: CeleryKeys = spec.keys
@@ -112,6 +118,8 @@ class CeleryWorker:
         env = python_environment(spec, context)
         if keys.agent:
             env = with_agents(env, context.agents_dir)
+        if context.role == "canary":
+            env = {**env, CANARY_ENV: "1"}
         return launch_of(spec, context, argv, env, agent=keys.agent)
 
     def problems(self, spec: PoolSpec) -> Mapping[str, str]:

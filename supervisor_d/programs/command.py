@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, Role, RolloutPolicy, StopStep, Traits
 from supervisor_d.programs.common import environment, launch_of, words
 
 
@@ -40,6 +40,10 @@ class Command:
     def sizes(self, spec: PoolSpec, workers: int) -> tuple[int, ...]:
         """One process for each worker."""
         return (1,) * max(workers, 0)
+
+    def gates(self, spec: PoolSpec) -> tuple[Role, ...]:
+        """None: nothing is known of the program that would keep it away from the public."""
+        return ()
 
     def launch(self, spec: PoolSpec, context: LaunchContext) -> Launch:
         """The command as it is written; a bare name is looked up in PATH by the runtime."""

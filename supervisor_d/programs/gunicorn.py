@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, Role, RolloutPolicy, StopStep, Traits
 from supervisor_d.core.units import Duration, Range
 from supervisor_d.programs import gunicorn_advice
+from supervisor_d.programs.addresses import private_socket
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment
 
 CONTROL_SOCKET = "gunicorn.ctl"
@@ -112,13 +113,18 @@ class Gunicorn:
         """One master holds all workers; none of them, no master."""
         return (workers,) if workers > 0 else ()
 
+    def gates(self, spec: PoolSpec) -> tuple[Role, ...]:
+        """It must import, and one worker must answer the probes."""
+        return ("preflight", "canary") if spec.rollout.canary else ()
+
     def launch(self, spec: PoolSpec, context: LaunchContext) -> Launch:
-        """One master with `context.workers` workers on all of the pool's listeners."""
+        """One master with `context.workers` workers on all of the pool's listeners; on a private socket as a canary."""
         keys: GunicornKeys = spec.keys
         argv = (interpreter(spec), "-m", "gunicorn", *_options(keys, spec, context), *keys.args, keys.app)
         grace = float(math.ceil(keys.graceful_timeout))
         env = python_environment(spec, context, drop=OWNED_ENV)
-        return launch_of(spec, context, argv, env, orphan_grace_seconds=grace)
+        launch = launch_of(spec, context, argv, env, orphan_grace_seconds=grace)
+        return launch if context.role == "serve" else replace(launch, listeners=(), orphan_grace_seconds=0.0)
 
     def problems(self, spec: PoolSpec) -> Mapping[str, str]:
         """Mistakes that only show when the keys are seen together."""
@@ -142,10 +148,15 @@ def _options(keys: GunicornKeys, spec: PoolSpec, context: LaunchContext) -> Iter
     yield from ("--worker-tmp-dir", "/dev/shm")  # noqa: S108  gunicorn makes its files there itself, unlinked at once
     # Orphans of a former master are found by name (gunicorn/arbiter.py): a name shared by two generations makes
     # the new master kill the old one's helpers.
-    yield from ("--name", f"{spec.name}-g{context.generation}")
+    role = "" if context.role == "serve" else f"-{context.role}"
+    yield from ("--name", f"{spec.name}-g{context.generation}{role}")
     yield from ("--control-socket", f"{context.private_dir}/{CONTROL_SOCKET}")
     if keys.preload:
         yield "--preload"
+    if context.role == "preflight":
+        yield "--check-config"  # imports the application, in a process of its own (gunicorn/app/base.py)
+    if context.role == "canary":
+        yield from ("-b", str(private_socket(context.private_dir)))
 
 
 def _worker_connections(keys: GunicornKeys) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, Role, RolloutPolicy, StopStep, Traits
 from supervisor_d.programs.command import CommandKeys, command_problem
 from supervisor_d.programs.common import environment, launch_of, words
 
@@ -34,6 +34,10 @@ class Oneshot:
     def sizes(self, spec: PoolSpec, workers: int) -> tuple[int, ...]:
         """One run at a time."""
         return (1,) if workers > 0 else ()
+
+    def gates(self, spec: PoolSpec) -> tuple[Role, ...]:
+        """None: a task cannot be tried without being done."""
+        return ()
 
     def launch(self, spec: PoolSpec, context: LaunchContext) -> Launch:
         """The command as it is written; a bare name is looked up in PATH by the runtime."""

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from supervisor_d.core.events import NotReadyYet
 from supervisor_d.core.process import Process, State
-from supervisor_d.core.spec import Launch, PoolSpec
+from supervisor_d.core.spec import Launch, PoolSpec, Role
+from supervisor_d.programs.addresses import parse_address, private_socket
 from supervisor_d.runtime.drivers.base import Driver
 from supervisor_d.runtime.drivers.registry import DRIVERS
 from supervisor_d.runtime.host import Emit
-from supervisor_d.runtime.probes import Prober
+from supervisor_d.runtime.probes import Prober, Where
 from supervisor_d.runtime.readiness import Condition, Readiness
 
 
@@ -29,6 +30,7 @@ class Attended:
     launch: Launch
     driver: Driver | None
     starting: bool
+    role: Role
 
 
 class Attendants:
@@ -49,9 +51,11 @@ class Attendants:
         self._attended: dict[str, Attended] = {}
 
     def started(self, process: Process, spec: PoolSpec, launch: Launch) -> None:
-        """A process was spawned, or adopted in any state."""
+        """A process was spawned, or adopted in any state.  A preflight has only its end to tell."""
+        if process.role == "preflight":
+            return
         driver = self._driver(spec.program)
-        attended = Attended(spec, launch, driver, process.state is State.STARTING)
+        attended = Attended(spec, launch, driver, process.state is State.STARTING, process.role)
         self._attended[process.id] = attended
         if attended.starting:
             self._prober.expect(process.id)
@@ -107,7 +111,9 @@ class Attendants:
     def _probe(self, process_id: str) -> None:
         attended = self._attended.get(process_id)
         if attended is not None and attended.starting and attended.spec.ready:
-            self._prober.start(process_id, attended.spec.ready, self._addresses(attended.spec.name), attended.launch)
+            public = tuple(parse_address(text) for text in self._addresses(attended.spec.name))
+            private = private_socket(self._private_dir(process_id)) if attended.role == "canary" else None
+            self._prober.start(process_id, attended.spec.ready, Where(public, private), attended.launch)
 
 
 def _missing(attended: Attended) -> Condition:

@@ -54,4 +54,5 @@ class Contexts:
             private_dir=self.private_dir(process.id),
             agents_dir=AGENTS_DIR,
             base_env=base_env(spec.user),
+            role=process.role,
         )

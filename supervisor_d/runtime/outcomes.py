@@ -46,7 +46,7 @@ def verdict(supervisor: Supervisor, name: str, goal: Goal) -> PoolOutcome | None
 def _struggling(supervisor: Supervisor, name: str) -> str:
     """How the first slot that was tried in vain too often last ended; empty while there is none."""
     desired, facts = supervisor.desired.pools[name], supervisor.observed.pool(name)
-    ready = {p.slot for p in facts.processes.values() if p.state is State.READY}
+    ready = {p.slot for p in facts.serving if p.state is State.READY}
     for (slot, generation), history in sorted(facts.slots.items()):
         wanted = generation == desired.generation and slot < len(desired.sizes) and slot not in ready
         if wanted and history.attempt >= TRIES_BEFORE_FAILURE:
@@ -57,7 +57,7 @@ def _struggling(supervisor: Supervisor, name: str) -> str:
 def _settled(supervisor: Supervisor, name: str) -> bool:
     """Every slot has the size it wants, and nothing of the pool is still being added or retired."""
     desired = supervisor.desired.pools[name]
-    live = [p for p in supervisor.observed.pool(name).processes.values() if p.live]
+    live = [p for p in supervisor.observed.pool(name).serving if p.live]
     wanted = dict(enumerate(desired.sizes))
     if desired.policy.traits.oneshot:
         return not live

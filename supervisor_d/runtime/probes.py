@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from supervisor_d.core.spec import Launch, Probe
 from supervisor_d.errors import PrepareError
@@ -20,6 +21,20 @@ from supervisor_d.runtime.probing import ask_exec, ask_http, ask_tcp
 ASKED_AT_ONCE = 32
 EXECS_AT_ONCE = 4
 SHORTEST_INTERVAL_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a process is asked: at the pool's listeners as bound, of which the first takes a probe's path; or, for
+    what is asked of them, at a socket of its own, if it is there alone (a canary)."""
+
+    public: tuple[Address, ...] = ()
+    private: Address | None = None
+
+    def found(self, address: Address) -> Address:
+        """Where that address is asked."""
+        known = {each.reachable for each in self.public}
+        return self.private if self.private is not None and address.reachable in known else address.reachable
 
 
 class Prober:
@@ -42,13 +57,12 @@ class Prober:
         """A process exists: its READY=1 counts from now on, also before `start`."""
         self._notified.setdefault(process_id, asyncio.Event())
 
-    def start(self, process_id: str, probes: tuple[Probe, ...], addresses: tuple[str, ...], launch: Launch) -> None:
-        """Ask from now on.  `addresses` are the pool's listeners, as bound; the first takes an http probe's path."""
+    def start(self, process_id: str, probes: tuple[Probe, ...], where: Where, launch: Launch) -> None:
+        """Ask from now on."""
         if process_id in self._tasks:
             return
         self.expect(process_id)
-        listener = parse_address(addresses[0]) if addresses else None
-        work = self._all_answered(process_id, probes, listener, launch)
+        work = self._all_answered(process_id, probes, where, launch)
         self._tasks[process_id] = tasks.begin(work, f"probes of {process_id}")
 
     def told(self, process_id: str, text: str) -> None:
@@ -70,22 +84,20 @@ class Prober:
         for process_id in tuple(self._tasks):
             self.ended(process_id)
 
-    async def _all_answered(
-        self, process_id: str, probes: tuple[Probe, ...], listener: Address | None, launch: Launch
-    ) -> None:
+    async def _all_answered(self, process_id: str, probes: tuple[Probe, ...], where: Where, launch: Launch) -> None:
         notified = self._notified[process_id]
         async with asyncio.TaskGroup() as group:
             for probe in probes:
                 if probe.kind == "notify":
                     group.create_task(_wait(notified))
                 else:
-                    group.create_task(self._until_answered(process_id, probe, listener, launch))
+                    group.create_task(self._until_answered(process_id, probe, where, launch))
         self._failures.pop(process_id, None)
         self._ready(process_id)
 
-    async def _until_answered(self, process_id: str, probe: Probe, listener: Address | None, launch: Launch) -> None:
+    async def _until_answered(self, process_id: str, probe: Probe, where: Where, launch: Launch) -> None:
         interval = max(probe.interval_seconds, SHORTEST_INTERVAL_SECONDS)
-        while failure := await self._ask(probe, listener, launch):
+        while failure := await self._ask(probe, where, launch):
             self._tell(process_id, f"{_name(probe)} {failure}")
             await asyncio.sleep(interval)
 
@@ -94,7 +106,7 @@ class Prober:
             self._failures[process_id] = failure
             self._failing(process_id, failure)
 
-    async def _ask(self, probe: Probe, listener: Address | None, launch: Launch) -> str:
+    async def _ask(self, probe: Probe, where: Where, launch: Launch) -> str:
         """Ask once; how it was not answered well, empty when it was."""
         async with self._open:
             try:
@@ -103,7 +115,7 @@ class Prober:
                         code = await ask_exec(probe.argv, launch, find_account(launch.user, launch.group))
                         return f"exited with code {code}" if code else ""
                 async with asyncio.timeout(probe.timeout_seconds):
-                    return await (_http(probe, listener) if probe.kind == "http" else _tcp(probe))
+                    return await (_http(probe, where) if probe.kind == "http" else _tcp(probe, where))
             except TimeoutError:
                 return f"did not answer in {probe.timeout_seconds:g}s"
             except (OSError, ValueError, EOFError, PrepareError) as error:
@@ -120,13 +132,15 @@ async def _wait(notified: asyncio.Event) -> None:
     await notified.wait()
 
 
-async def _tcp(probe: Probe) -> str:
-    await ask_tcp(parse_address(probe.target).reachable)
+async def _tcp(probe: Probe, where: Where) -> str:
+    await ask_tcp(where.found(parse_address(probe.target)))
     return ""
 
 
-async def _http(probe: Probe, listener: Address | None) -> str:
-    status = await ask_http(parse_http_target(probe.target, listener))
+async def _http(probe: Probe, where: Where) -> str:
+    """The Host header names the public address all the same: the application may be particular about it."""
+    asked = parse_http_target(probe.target, where.public[0] if where.public else None)
+    status = await ask_http(replace(asked, address=where.found(asked.address)))
     if status is None:
         return "answered no HTTP"
     well = status == probe.expect_status if probe.expect_status is not None else 200 <= status < 400

@@ -24,6 +24,7 @@ from supervisor_d.core import actions as act
 from supervisor_d.core import events as ev
 from supervisor_d.core import intent as intents
 from supervisor_d.core.adoption import Progress, RecordedFacts
+from supervisor_d.core.derive import Kinds, derive
 from supervisor_d.core.desired import Desired
 from supervisor_d.core.evolve import evolve
 from supervisor_d.core.intent import Intent
@@ -32,7 +33,7 @@ from supervisor_d.core.observed import Observed
 from supervisor_d.core.performed import performed
 from supervisor_d.core.plan import plan
 from supervisor_d.core.process import IllegalTransitionError, Process
-from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, Traits
+from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec
 from supervisor_d.errors import InternalError, PrepareError
 from supervisor_d.programs.registry import PROGRAMS
 from supervisor_d.runtime import crash
@@ -74,14 +75,12 @@ ContextOf = Callable[[Process, PoolSpec], LaunchContext]
 FdsOf = Callable[[PoolSpec], tuple[int, ...]]
 
 
-def traits_of(spec: PoolSpec) -> Traits:
-    """The traits of a pool's program."""
-    return PROGRAMS[spec.program].traits
-
-
-def sizes(spec: PoolSpec, workers: int) -> tuple[int, ...]:
-    """How the pool's program spreads workers over slots."""
-    return PROGRAMS[spec.program].sizes(spec, workers)
+KINDS = Kinds(
+    traits_of=lambda spec: PROGRAMS[spec.program].traits,
+    sizes=lambda spec, workers: PROGRAMS[spec.program].sizes(spec, workers),
+    gates_of=lambda spec: PROGRAMS[spec.program].gates(spec),
+)
+"""What the programs say of their specs."""
 
 
 class Supervisor:
@@ -167,7 +166,7 @@ class Supervisor:
 
     def _set_intent(self, intent: Intent) -> None:
         self.intent = intent
-        self.desired = intents.derive(intent, traits_of, sizes)
+        self.desired = derive(intent, KINDS)
 
     # the turn
 
@@ -292,6 +291,8 @@ class Supervisor:
                     {name: tuple(sorted(facts.successes)) for name, facts in self.observed.pools.items()}
                 )
                 self._conclude(act.ConcludeRollout(pool, generation, "succeeded", reason))
+            case act.PassGate():
+                self.change(intents.pass_gate(self.intent, action))
             case act.ConcludeRollout():
                 self._conclude(action)
             case act.DropPool(pool):

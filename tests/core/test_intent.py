@@ -6,9 +6,8 @@ import pytest
 
 from supervisor_d.core import intent as intents
 from supervisor_d.core.actions import ConcludeRollout
-from supervisor_d.core.desired import Desired, Rollout
 from supervisor_d.core.intent import Intent, PoolIntent
-from supervisor_d.core.spec import PoolSpec, Traits
+from supervisor_d.core.spec import PoolSpec
 
 WEB1 = PoolSpec("web", "command", 2, None, digest="one")
 WEB2 = replace(WEB1, digest="two")
@@ -144,22 +143,3 @@ class TestLivesOfTheDaemon:
 
     def test_the_bound_on_starts(self) -> None:
         assert intents.with_starts_at_once(Intent(), 3).starts_at_once == 3
-
-
-class TestDerive:
-    @staticmethod
-    def derived(intent: Intent, traits: Traits | None = None) -> Desired:
-        return intents.derive(intent, lambda _: traits or Traits(), lambda _, workers: (1,) * workers)
-
-    def test_what_planning_needs(self, rolling: Intent) -> None:
-        desired = self.derived(intents.scale(rolling, "web", 3)).pools["web"]
-        assert (desired.generation, desired.sizes, desired.running) == (2, (1, 1, 1), True)
-        assert desired.rollout == Rollout(1, 2, "changed: app", 5.0)
-
-    def test_a_oneshot_is_never_rolled_back(self, rolling: Intent) -> None:
-        assert self.derived(rolling, Traits(oneshot=True)).pools["web"].rollout is None
-
-    def test_the_end_of_the_daemon_stops_every_pool(self, rolling: Intent) -> None:
-        dying = self.derived(intents.kill_now(intents.shut_down(rolling, "SIGTERM")))
-        assert dying.kill_now
-        assert (dying.pools["web"].running, dying.pools["web"].stop_reason) == (False, "SIGTERM")

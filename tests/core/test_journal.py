@@ -82,6 +82,10 @@ class TestEvents:
 
 ACTIONS: list[tuple[act.Action, Note]] = [
     (act.Spawn(ID, "web", 0, 1, 1, policy(), 0, "why"), Note("action", "spawn", "web", ID, "why")),
+    (
+        act.Spawn(ID, "web", 0, 1, 1, policy(), 0, "why", "canary"),
+        Note("action", "spawn", "web", ID, "canary: why"),
+    ),
     (act.Signal(ID, "TERM", 0, 9.0, "why", expected=True), Note("action", "signal", "web", ID, "TERM: why")),
     (act.Kill(ID, "why", expected=True), Note("action", "kill", "web", ID, "why")),
     (act.Scale(ID, 4, "why"), Note("action", "scale", "web", ID, "to 4 workers: why")),
@@ -91,6 +95,7 @@ ACTIONS: list[tuple[act.Action, Note]] = [
         act.ConcludeRollout("web", 2, "rolled-back", "why"),
         Note("action", "conclude-rollout", "web", "web", "g2 rolled-back: why"),
     ),
+    (act.PassGate("web", 2, "canary", "why"), Note("action", "pass-gate", "web", "web", "why")),
     (act.DropPool("web", "why"), Note("action", "drop-pool", "web", "web", "why")),
 ]
 

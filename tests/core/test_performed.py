@@ -12,8 +12,8 @@ from tests.core.transcript import policy
 ID = "web.0@g1.1"
 PAIRS: list[tuple[act.Action, ev.Event | None]] = [
     (
-        act.Spawn(ID, "web", 0, 1, 2, policy(), 3, "why"),
-        ev.SpawnBegan(ID, "web", 0, 1, 2, policy(), 3, "why"),
+        act.Spawn(ID, "web", 0, 1, 2, policy(), 3, "why", "canary"),
+        ev.SpawnBegan(ID, "web", 0, 1, 2, policy(), 3, "why", "canary"),
     ),
     (act.Signal(ID, "TERM", 0, 9.0, "why", expected=True), ev.StopSignalled(ID, 0, 9.0, "why", expected=True)),
     (act.Kill(ID, "why", expected=False), ev.KillSent(ID, "why", expected=False)),
@@ -21,6 +21,7 @@ PAIRS: list[tuple[act.Action, ev.Event | None]] = [
     (act.Forget(ID, "why"), ev.Forgotten(ID)),
     (act.RecordSuccess("migrate", 1, "why"), ev.SuccessRecorded("migrate", 1)),
     (act.DropPool("web", "why"), ev.PoolRemoved("web")),
+    (act.PassGate("web", 2, "canary", "why"), None),
     (act.ConcludeRollout("web", 2, "succeeded", "why"), None),
 ]
 

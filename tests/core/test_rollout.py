@@ -10,7 +10,7 @@ from supervisor_d.core.observed import PoolFacts, SlotFacts
 from supervisor_d.core.process import Exit, Process, State, StopProgress
 from supervisor_d.core.rollout import complete, failure, finished_slots, settled, unproven
 from supervisor_d.core.spec import RolloutPolicy
-from tests.core.transcript import policy, pool
+from tests.core.transcript import ONESHOT, policy, pool
 
 FINISHED = SlotFacts(finished=True, last_exit=Exit(code=0))
 
@@ -74,6 +74,10 @@ class TestComplete:
         assert not complete(rolling, facts(*new), 0.2)
         assert not complete(rolling, facts(*new, process(0, 1)), 1.0)
         assert not complete(rolling, facts(process(0, 2)), 1.0)
+
+    def test_a_oneshot_is_over_by_its_success_alone(self) -> None:
+        once = pool("job", generation=2, traits=ONESHOT, rollout=Rollout(1, 2, "test", 0.0))
+        assert not complete(once, facts(process(0, 2)), 1.0)
 
     def test_a_finished_slot_has_done_its_part(self, rolling: DesiredPool) -> None:
         known = facts(process(0, 2), slots={(1, 2): FINISHED, (0, 1): FINISHED})

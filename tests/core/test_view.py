@@ -72,6 +72,15 @@ class TestTheWord:
         t = Transcript(pool("db"), pool("migrate", traits=ONESHOT), pool("web", after=("db", "migrate")))
         assert word(t) == ("waiting", "for db, migrate")
 
+    def test_trying_a_new_generation_out(self) -> None:
+        t = Transcript(pool("web", (1, 1)))
+        t.does("spawn web.0@g1.1", "spawn web.1@g1.2")
+        t.starts("web.0@g1.1", "web.1@g1.2")
+        t.tries("web", 2, "canary")
+        assert word(t) == ("rolling", "g2 is tried as canary (test); g1 serves: 2 of 2 ready")
+        t.tries("web", 2, "canary", waits_for=("db",))
+        assert word(t) == ("rolling", "g2 waits for db (test); g1 serves: 2 of 2 ready")
+
     def test_rolling(self) -> None:
         t = two_slots()
         t.starts("web.1@g1.2")

@@ -14,14 +14,14 @@ from dataclasses import replace
 from typing import Any
 
 from supervisor_d.core import actions as act
-from supervisor_d.core.desired import Desired, DesiredPool, Rollout
+from supervisor_d.core.desired import Desired, DesiredPool, Rollout, Trial
 from supervisor_d.core.events import BecameReady, Event, MainExited, Spawned, TreeEmptied
 from supervisor_d.core.evolve import evolve
 from supervisor_d.core.observed import Observed
 from supervisor_d.core.performed import performed
 from supervisor_d.core.plan import plan
 from supervisor_d.core.process import Exit, Policy, Process
-from supervisor_d.core.spec import RestartPolicy, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import RestartPolicy, Role, RolloutPolicy, StopStep, Traits
 
 STOP = (StopStep("TERM", 30.0), StopStep("QUIT", 10.0), StopStep("KILL"))
 COMMAND = Traits()
@@ -50,7 +50,7 @@ def said(action: act.Action) -> str:
     """An action in short."""
     match action:
         case act.Spawn(id):
-            return f"spawn {id}"
+            return f"spawn {id}" if action.role == "serve" else f"spawn {id} as {action.role}"
         case act.Signal(id, signal):
             return f"{signal} {id}"
         case act.Kill(id):
@@ -61,6 +61,8 @@ def said(action: act.Action) -> str:
             return f"forget {id}"
         case act.RecordSuccess(name, generation):
             return f"record {name} g{generation}"
+        case act.PassGate(name, generation, gate):
+            return f"{name} g{generation} passed {gate}"
         case act.ConcludeRollout(name, generation, verdict):
             return f"{name} g{generation} {verdict}"
         case act.DropPool(name):
@@ -74,6 +76,8 @@ class Transcript:
         self.desired = Desired({p.name: p for p in pools}, **desired)
         self.observed = Observed()
         self.now = 0.0
+        self.gates: tuple[Role, ...] = ()
+        """Those that the new generation has still to pass."""
         self.reasons: list[str] = []
         """Why the last actions were done."""
 
@@ -130,11 +134,31 @@ class Transcript:
             self.desired = replace(
                 self.desired, pools={k: v for k, v in self.desired.pools.items() if k != action.pool}
             )
+        elif isinstance(action, act.PassGate):
+            self._pass(action)
+        elif isinstance(action, act.ConcludeRollout) and self.desired.pools[action.pool].trial is not None:
+            self.wants(action.pool, trial=None)
         elif isinstance(action, act.ConcludeRollout):
             rollout = self.desired.pools[action.pool].rollout
             assert rollout is not None
             back = {"generation": rollout.from_generation} if action.verdict == "rolled-back" else {}
             self.wants(action.pool, rollout=None, **back)
+
+    def tries(self, name: str, to: int, *gates: Role, **changes: Any) -> None:
+        """A rollout begins whose new generation has gates to pass."""
+        self.gates = gates
+        trial = Trial(to, gates[0], self.desired.pools[name].policy, 0.0, "test")
+        self.wants(name, trial=replace(trial, **changes))
+
+    def _pass(self, action: act.PassGate) -> None:
+        trial = self.desired.pools[action.pool].trial
+        assert trial is not None
+        self.gates = tuple(gate for gate in self.gates if gate != action.gate)
+        if self.gates:
+            self.wants(action.pool, trial=replace(trial, gate=self.gates[0]))
+        else:
+            self.wants(action.pool, trial=None)
+            self.rolls(action.pool, action.generation)
 
     @property
     def sleeps_until(self) -> float | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from supervisor_d.core.spec import Launch, Probe
-from supervisor_d.runtime.probes import Prober
+from supervisor_d.programs.addresses import Address, parse_address
+from supervisor_d.runtime.probes import Prober, Where
 from tests.support.waiting import eventually
 
 PROCESS = "web.0@g1.1"
@@ -51,6 +52,10 @@ async def serving(answers: Answers, path: Path | None = None) -> AsyncIterator[s
         yield address
 
 
+def at(*public: str, private: Address | None = None) -> Where:
+    return Where(tuple(parse_address(text) for text in public), private)
+
+
 @pytest.fixture
 def ready() -> list[str]:
     return []
@@ -86,7 +91,7 @@ async def test_http_is_asked_until_it_answers_well(
 ) -> None:
     answers = Answers(BUSY, b"", b"SSH-2.0-x\r\n", b"x" * 20_000, b"HTTP/1.1 abc\r\n", OK)
     async with serving(answers) as address:
-        prober.start(PROCESS, (http(),), (address,), launch(tmp_path))
+        prober.start(PROCESS, (http(),), at(address), launch(tmp_path))
         await eventually(lambda: ready, what="readiness")
     assert ready == [PROCESS]
     assert len(answers.asked) == 6
@@ -97,7 +102,7 @@ async def test_http_is_asked_until_it_answers_well(
 async def test_http_over_a_unix_socket(prober: Prober, ready: list[str], tmp_path: Path) -> None:
     answers = Answers(b"HTTP/1.0 302 Found\r\n\r\n")
     async with serving(answers, tmp_path / "web.sock") as address:
-        prober.start(PROCESS, (http("/"),), (address,), launch(tmp_path))
+        prober.start(PROCESS, (http("/"),), at(address), launch(tmp_path))
         await eventually(lambda: ready, what="readiness")
     assert b"Host: localhost\r\n" in answers.asked[0]
 
@@ -105,7 +110,7 @@ async def test_http_over_a_unix_socket(prober: Prober, ready: list[str], tmp_pat
 async def test_http_expects_the_status_it_was_told(prober: Prober, ready: list[str], tmp_path: Path) -> None:
     answers = Answers(OK, OK, b"HTTP/1.1 401 No\r\n\r\n")
     async with serving(answers) as address:
-        prober.start(PROCESS, (http(f"http://{address}/admin", expect_status=401),), (), launch(tmp_path))
+        prober.start(PROCESS, (http(f"http://{address}/admin", expect_status=401),), at(), launch(tmp_path))
         await eventually(lambda: ready, what="readiness")
     assert len(answers.asked) == 3
 
@@ -115,7 +120,7 @@ async def test_the_probe_closes_at_once_whatever_the_server_does(
 ) -> None:
     answers = Answers(OK, hold_open=True)
     async with serving(answers) as address:
-        prober.start(PROCESS, (http(),), (address,), launch(tmp_path))
+        prober.start(PROCESS, (http(),), at(address), launch(tmp_path))
         await eventually(lambda: answers.closed_by_client, 1.0, "the client to close")
         await eventually(lambda: ready, what="readiness")
 
@@ -125,7 +130,7 @@ async def test_a_server_that_never_answers_is_given_up_and_asked_again(
 ) -> None:
     answers = Answers(b"", hold_open=True)
     async with serving(answers) as address:
-        prober.start(PROCESS, (http(timeout_seconds=0.05),), (address,), launch(tmp_path))
+        prober.start(PROCESS, (http(timeout_seconds=0.05),), at(address), launch(tmp_path))
         await eventually(lambda: len(answers.asked) >= 3, what="three questions")
         prober.ended(PROCESS)
     assert failures == [f"{PROCESS}: http /healthz did not answer in 0.05s"], "the same is told once"
@@ -133,7 +138,7 @@ async def test_a_server_that_never_answers_is_given_up_and_asked_again(
 
 async def test_tcp(prober: Prober, ready: list[str], failures: list[str], tmp_path: Path) -> None:
     path = tmp_path / "late.sock"
-    prober.start(PROCESS, (Probe("tcp", f"unix:{path}", interval_seconds=0.01),), (), launch(tmp_path))
+    prober.start(PROCESS, (Probe("tcp", f"unix:{path}", interval_seconds=0.01),), at(), launch(tmp_path))
     await eventually(lambda: any("no such file" in told.lower() for told in failures), what="a failure to tell")
     async with serving(Answers(b""), path):
         await eventually(lambda: ready, what="readiness")
@@ -141,7 +146,7 @@ async def test_tcp(prober: Prober, ready: list[str], failures: list[str], tmp_pa
 
 async def test_all_probes_must_answer(prober: Prober, ready: list[str], tmp_path: Path) -> None:
     async with serving(Answers(OK)) as address:
-        prober.start(PROCESS, (Probe("tcp", address), http(), Probe("notify")), (address,), launch(tmp_path))
+        prober.start(PROCESS, (Probe("tcp", address), http(), Probe("notify")), at(address), launch(tmp_path))
         await asyncio.sleep(0.1)
         assert ready == []
         prober.told(PROCESS, "STATUS=loading")
@@ -155,12 +160,12 @@ async def test_all_probes_must_answer(prober: Prober, ready: list[str], tmp_path
 async def test_ready_1_counts_before_the_probes_start(prober: Prober, ready: list[str], tmp_path: Path) -> None:
     prober.expect(PROCESS)
     prober.told(PROCESS, "READY=1")
-    prober.start(PROCESS, (Probe("notify"),), (), launch(tmp_path))
+    prober.start(PROCESS, (Probe("notify"),), at(), launch(tmp_path))
     await eventually(lambda: ready == [PROCESS], what="readiness")
 
 
 async def test_nothing_is_told_of_what_has_ended(prober: Prober, ready: list[str], tmp_path: Path) -> None:
-    prober.start(PROCESS, (Probe("notify"),), (), launch(tmp_path))
+    prober.start(PROCESS, (Probe("notify"),), at(), launch(tmp_path))
     prober.ended(PROCESS)
     prober.told(PROCESS, "READY=1")
     await asyncio.sleep(0.05)
@@ -180,7 +185,7 @@ async def test_exec_runs_in_the_pools_place_until_it_exits_0(
 ) -> None:
     (tmp_path / "flag").touch()
     probe = sh('test -e flag && test "$SHOP" = yes && exit 3; test ! -e flag')
-    prober.start(PROCESS, (probe,), (), launch(tmp_path, SHOP="yes"))
+    prober.start(PROCESS, (probe,), at(), launch(tmp_path, SHOP="yes"))
     await eventually(lambda: any("exited with code 3" in told for told in failures), what="a failure to tell")
     (tmp_path / "flag").unlink()
     await eventually(lambda: ready, what="readiness")
@@ -189,7 +194,7 @@ async def test_exec_runs_in_the_pools_place_until_it_exits_0(
 async def test_an_exec_out_of_time_is_killed_with_its_tree(prober: Prober, failures: list[str], tmp_path: Path) -> None:
     (tmp_path / "pids").touch()
     script = "echo $$ >>pids; setsid sh -c 'echo $$ >>pids; sleep 60' & sleep 60 & echo $! >>pids; wait"
-    prober.start(PROCESS, (sh(script, timeout_seconds=0.3),), (), launch(tmp_path))
+    prober.start(PROCESS, (sh(script, timeout_seconds=0.3),), at(), launch(tmp_path))
     await eventually(lambda: any("did not answer" in told for told in failures), what="the time to be over")
     prober.ended(PROCESS)
     pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
@@ -198,7 +203,7 @@ async def test_an_exec_out_of_time_is_killed_with_its_tree(prober: Prober, failu
 
 
 async def test_an_exec_that_cannot_run_is_a_failure(prober: Prober, failures: list[str], tmp_path: Path) -> None:
-    prober.start(PROCESS, (Probe("exec", argv=("/no/such/program",)),), (), launch(tmp_path))
+    prober.start(PROCESS, (Probe("exec", argv=("/no/such/program",)),), at(), launch(tmp_path))
     await eventually(lambda: any("failed: No such file" in told for told in failures), what="a failure to tell")
 
 
@@ -206,14 +211,14 @@ async def test_an_exec_that_cannot_run_is_a_failure(prober: Prober, failures: li
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 async def test_an_exec_runs_as_the_pools_user(prober: Prober, ready: list[str], tmp_path: Path) -> None:
     as_nobody = Launch(argv=("/bin/true",), env={"PATH": "/usr/bin:/bin"}, cwd="/", user="nobody")
-    prober.start(PROCESS, (sh('test "$(id -un)" = nobody && test "$(id -G)" = "$(id -G nobody)"'),), (), as_nobody)
+    prober.start(PROCESS, (sh('test "$(id -un)" = nobody && test "$(id -G)" = "$(id -G nobody)"'),), at(), as_nobody)
     await eventually(lambda: ready, what="readiness")
 
 
 async def test_no_more_than_a_few_execs_run_at_a_time(prober: Prober, ready: list[str], tmp_path: Path) -> None:
     script = "echo + >>count; sleep 0.05; echo - >>count"
     for number in range(12):
-        prober.start(f"web.{number}@g1.{number}", (sh(script),), (), launch(tmp_path))
+        prober.start(f"web.{number}@g1.{number}", (sh(script),), at(), launch(tmp_path))
     await eventually(lambda: len(ready) == 12, 20, "all to be ready")
     running = most = 0
     for line in (tmp_path / "count").read_text().split():

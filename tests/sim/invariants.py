@@ -38,8 +38,8 @@ class Invariants:
         self.world = world
         self.guarded: dict[str, int] = {}
         """Pools whose capacity may not drop, with the generation they roll to."""
-        self.tried: dict[tuple[str, int], list[FakeProcess]] = {}
-        """Processes of a bad generation that were asked for while their rollout was under way."""
+        self.tried: dict[tuple[str, int, str], list[FakeProcess]] = {}
+        """Processes of a bad generation that were asked for while their rollout was under way, by gate."""
         self.unexpected: dict[tuple[str, int, int], float] = {}
         """When a slot's process last ended by itself."""
         self.rolled_back: dict[str, int] = {}
@@ -55,10 +55,13 @@ class Invariants:
         """Before an action is performed."""
         match action:
             case act.Spawn():
-                self._spawn_is_due(action)
-                self._spawn_is_within_budget(action)
-                self._dependencies_were_ready(action)
-                self._oneshot_runs_once(action)
+                if action.role == "serve":
+                    self._spawn_is_due(action)
+                    self._spawn_is_within_budget(action)
+                    self._dependencies_were_ready(action)
+                    self._oneshot_runs_once(action)
+                else:
+                    self._trial_is_alone(action)
                 self._bad_generation_is_tried_once(action)
             case act.Signal():
                 self._stop_goes_by_its_list(action)
@@ -169,7 +172,7 @@ class Invariants:
 
     def _spawn_is_within_budget(self, action: act.Spawn) -> None:
         world = self.world
-        processes = [p for p in world.observed.pool(action.pool).processes.values() if not p.ended]
+        processes = [p for p in world.observed.pool(action.pool).serving if not p.ended]
         desired = world.desired.pools[action.pool]
         if any(p.slot == action.slot for p in processes):
             most = len(desired.sizes) + desired.rollout_policy.max_surge
@@ -177,11 +180,21 @@ class Invariants:
         starting = sum(1 for p in world.observed.processes() if p.state is State.STARTING and not p.adopted)
         assert starting + 1 <= world.desired.starts_at_once, f"{action.id}: too many start at once"
         if desired.policy.traits.respawn == "when-empty":
-            left = [p.id for p in self.world.living(action.pool) if self._leftover(p, action)]
+            left = [p.id for p in self.world.serving(action.pool) if self._leftover(p, action)]
             assert not left, f"{action.id} starts beside what is left of {left}"
 
     def _leftover(self, process: FakeProcess, action: act.Spawn) -> bool:
         return process.exit is not None and self.world.slot_of(process.id) == action.slot
+
+    def _trial_is_alone(self, action: act.Spawn) -> None:
+        """One process is tried at a time, for a rollout that is under way, of a generation that nothing serves for."""
+        world = self.world
+        others = [p.id for p in world.observed.pool(action.pool).tried if p.live]
+        assert not others, f"{action.id} is tried beside {others}"
+        intent = world.intent.pools[action.pool]
+        assert intent.previous is not None, f"{action.id} is tried for nothing"
+        assert intent.wanted.generation == action.generation, f"{action.id} is tried for nothing"
+        assert not any(p.generation == action.generation for p in world.observed.pool(action.pool).serving)
 
     def _dependencies_were_ready(self, action: act.Spawn) -> None:
         world = self.world
@@ -198,10 +211,10 @@ class Invariants:
         assert not again, f"{action.id} runs again although it succeeded"
 
     def _bad_generation_is_tried_once(self, action: act.Spawn) -> None:
-        pool = self.world.desired.pools[action.pool]
-        key = (action.pool, action.generation)
+        key = (action.pool, action.generation, action.role)
         intent = self.world.intent.pools[action.pool]
-        if pool.rollout is None or self.world.calm or not is_bad(intent.wanted.spec.keys):
+        judged = intent.previous is not None and intent.wanted.generation == action.generation
+        if not judged or self.world.calm or not is_bad(intent.wanted.spec.keys):
             return
         tried = [p.id for p in self.tried.get(key, ()) if p.pid is not None or p.failed == p.script.refused != ""]
         assert not tried, f"{action.id}: g{action.generation} was tried before by {tried}"
@@ -209,8 +222,8 @@ class Invariants:
     def spawned(self, action: act.Spawn) -> None:
         """After the host was asked."""
         process = self.world.host.processes[action.id]
-        if self.world.desired.pools[action.pool].rollout is not None and is_bad(process.script):
-            self.tried.setdefault((action.pool, action.generation), []).append(process)
+        if self.world.intent.pools[action.pool].previous is not None and is_bad(process.script):
+            self.tried.setdefault((action.pool, action.generation, action.role), []).append(process)
 
     def _rollback_goes_back(self, action: act.ConcludeRollout) -> None:
         previous = self.world.intent.pools[action.pool].previous
@@ -296,7 +309,7 @@ class Invariants:
         if world.slot_of(process_id) >= len(pool.sizes):
             return
         slot = world.slot_of(process_id)
-        others = [p for p in world.living(pool.name) if p.id != process_id and world.slot_of(p.id) == slot]
+        others = [p for p in world.serving(pool.name) if p.id != process_id and world.slot_of(p.id) == slot]
         history = world.observed.pool(pool.name).slots.get((slot, pool.generation))
         done = history is not None and history.ended_well
         proven = any(self._has_served(p, pool) for p in others)
@@ -318,19 +331,19 @@ class Invariants:
 
     def _slots_have_one_current(self, pool: DesiredPool) -> None:
         current = Counter(
-            (p.slot, p.generation, 0 if p.policy.traits.scale_in_place else p.workers)
+            (p.slot, p.generation, p.role, 0 if p.policy.traits.scale_in_place else p.workers)
             for p in self.world.observed.pool(pool.name).processes.values()
             if p.live and not p.shim_lost and not p.adopted
         )
         assert all(count == 1 for count in current.values()), f"{pool.name}: two at once in {current}"
 
     def _serves_wholly(self, name: str, slots: int) -> bool:
-        keepers = all(p.shim_alive for p in self.world.living(name))
+        keepers = all(p.shim_alive for p in self.world.serving(name))
         return slots > 0 and keepers and self._serving(name, slots) == slots
 
     def _serving(self, name: str, slots: int) -> int:
         now = self.world.now
-        return len({s for p in self.world.living(name) if p.serves(now) and (s := self.world.slot_of(p.id)) < slots})
+        return len({s for p in self.world.serving(name) if p.serves(now) and (s := self.world.slot_of(p.id)) < slots})
 
     def _capacity_is_kept(self, name: str, pool: DesiredPool) -> None:
         if name in self.guarded:
@@ -357,6 +370,8 @@ class Invariants:
     # bookkeeping
 
     def _ended_by_itself(self, process: Process) -> None:
+        if process.role != "serve":
+            return
         self.unexpected[process.pool, process.slot, process.generation] = self.world.now
         if not is_bad(self.world.scripts[process.id]) or process.generation != self.guarded.get(process.pool):
             self._disturb(process.pool)

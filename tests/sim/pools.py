@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from supervisor_d.core.derive import Kinds
 from supervisor_d.core.process import Exit
-from supervisor_d.core.spec import PoolSpec, RestartPolicy, RolloutPolicy, StopStep, Traits
+from supervisor_d.core.spec import PoolSpec, RestartPolicy, Role, RolloutPolicy, StopStep, Traits
 from tests.support.fake_host import Script
 
 KILL = StopStep("KILL")
@@ -25,6 +26,8 @@ def _nodes(workers: int) -> tuple[int, ...]:
 def _one(workers: int) -> tuple[int, ...]:
     return (1,) if workers else ()
 
+
+GATES: Mapping[str, tuple[Role, ...]] = {"inplace": ("preflight", "canary"), "nodes": ("canary",)}
 
 PROGRAMS: Mapping[str, tuple[Traits, Sizes]] = {
     "inplace": (
@@ -49,6 +52,13 @@ def sizes(spec: PoolSpec, workers: int) -> tuple[int, ...]:
     return PROGRAMS[spec.program][1](workers)
 
 
+def gates_of(spec: PoolSpec) -> tuple[Role, ...]:
+    """What a new generation of a spec must pass."""
+    return GATES.get(spec.program, ()) if spec.rollout.canary else ()
+
+
+KINDS = Kinds(traits_of, sizes, gates_of)
+
 GOOD = Script()
 SLOW = Script(start_seconds=0.5, ready_seconds=2.0)
 ORPHANS = Script(orphan_seconds=4.0)
@@ -59,6 +69,10 @@ CRASH_AT_BOOT = Script(exit_seconds=0.05)
 HANG_AT_BOOT = Script(ready_seconds=None)
 REFUSED = Script(refused="cannot fork: resource temporarily unavailable")
 CRASH_LATER = Script(exit_seconds=7.0, exit=Exit(signal=11))
+
+IMPORTS = Script(ready_seconds=None, exit_seconds=0.2, exit=Exit(code=0))
+REFUSES = Script(ready_seconds=None, exit_seconds=0.2, exit=Exit(code=1))
+"""As a preflight: it imports, and it doesn't."""
 
 BAD = (CRASH_AT_BOOT, HANG_AT_BOOT, REFUSED)
 

@@ -18,6 +18,7 @@ from supervisor_d.core import actions as act
 from supervisor_d.core import events as ev
 from supervisor_d.core import intent as intents
 from supervisor_d.core.adoption import Progress, RecordedFacts
+from supervisor_d.core.derive import derive
 from supervisor_d.core.desired import Desired
 from supervisor_d.core.evolve import evolve
 from supervisor_d.core.intent import Intent
@@ -30,7 +31,7 @@ from supervisor_d.core.spec import Launch, PoolSpec
 from supervisor_d.runtime.adopting import adoption_events
 from supervisor_d.runtime.state import encode
 from tests.sim.invariants import Invariants
-from tests.sim.pools import GOOD, WORK, sizes, traits_of
+from tests.sim.pools import CRASH_AT_BOOT, GOOD, IMPORTS, KINDS, REFUSES, WORK
 from tests.support.fake_host import Agenda, FakeHost, FakeProcess, Script
 
 MAX_ROUNDS = 12
@@ -47,6 +48,7 @@ class World:
     def __init__(self, *specs: PoolSpec, starts_at_once: int = 8) -> None:
         self.agenda = Agenda()
         self.scripts: dict[str, Script] = {}
+        self.roles: dict[str, str] = {}
         self.specs: dict[str, PoolSpec] = {}
         """The config file."""
         self.log: list[str] = []
@@ -89,6 +91,10 @@ class World:
         """The truth: processes whose tree is not empty, of one pool or of all."""
         found = [p for p in self.host.processes.values() if not p.empty]
         return [p for p in found if not pool or self.pool_of(p.id) == pool]
+
+    def serving(self, pool: str) -> list[FakeProcess]:
+        """Those of `living` that are there for the pool's work, not to be tried out."""
+        return [p for p in self.living(pool) if self.roles[p.id] == "serve"]
 
     @staticmethod
     def pool_of(process_id: str) -> str:
@@ -284,6 +290,8 @@ class World:
                 self.stored_successes = {n: tuple(sorted(f.successes)) for n, f in self.observed.pools.items()}
                 kept = act.ConcludeRollout(pool, generation, "succeeded", reason)
                 self._rule(intents.conclude(self.intent, kept, self.now), stored=True)
+            case act.PassGate():
+                self._rule(intents.pass_gate(self.intent, action), stored=True)
             case act.ConcludeRollout():
                 self._rule(intents.conclude(self.intent, action, self.now), stored=True)
             case act.DropPool(pool):
@@ -293,6 +301,7 @@ class World:
         process = self.observed.find(action.id)
         assert process is not None
         self.scripts[action.id] = self._script(action)
+        self.roles[action.id] = action.role
         facts = encode(RecordedFacts.of(process, action.epoch))
         self.host.spawn(action.id, Launch(("/program",), {}, "/"), (), facts)
         self.invariants.spawned(action)
@@ -303,6 +312,8 @@ class World:
         script: Script = versions[0].spec.keys
         if self.calm:
             script = WORK if action.policy.traits.oneshot else GOOD
+        if action.role == "preflight":
+            script = REFUSES if script is CRASH_AT_BOOT else IMPORTS
         if self.refusals:
             self.refusals -= 1
             return replace(script, refused="cannot fork: resource temporarily unavailable")
@@ -356,7 +367,7 @@ class World:
         self.intent = intent
         if stored:
             self.stored = intent
-        self.desired = intents.derive(intent, traits_of, sizes)
+        self.desired = derive(intent, KINDS)
 
     def _change(self, intent: Intent) -> None:
         self._rule(intent, stored=True)

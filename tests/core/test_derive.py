@@ -1,0 +1,192 @@
+"""From the intent to what planning needs, deploys and their order among it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from supervisor_d.core import intent as intents
+from supervisor_d.core.actions import ConcludeRollout, PassGate
+from supervisor_d.core.derive import Kinds, derive
+from supervisor_d.core.desired import Desired, Rollout
+from supervisor_d.core.intent import Intent
+from supervisor_d.core.spec import PoolSpec, Role, Traits
+
+WEB1 = PoolSpec("web", "command", 2, None, digest="one")
+WEB2 = replace(WEB1, digest="two", workers=3)
+GATES: tuple[Role, ...] = ("preflight", "canary")
+
+
+def accepted(*specs: PoolSpec, after: Intent | None = None, now: float = 0.0) -> Intent:
+    return intents.accept(after or Intent(), {spec.name: spec for spec in specs}, now, reason="changed: app")
+
+
+@pytest.fixture
+def rolling() -> Intent:
+    return accepted(replace(WEB2, workers=2), after=accepted(WEB1), now=5.0)
+
+
+class TestWithoutGates:
+    @staticmethod
+    def derived(intent: Intent, traits: Traits | None = None) -> Desired:
+        return derive(intent, Kinds(lambda _: traits or Traits(), lambda _, workers: (1,) * workers))
+
+    def test_what_planning_needs(self, rolling: Intent) -> None:
+        desired = self.derived(intents.scale(rolling, "web", 3)).pools["web"]
+        assert (desired.generation, desired.sizes, desired.running) == (2, (1, 1, 1), True)
+        assert desired.rollout == Rollout(1, 2, "changed: app", 5.0)
+
+    def test_a_oneshot_is_never_rolled_back(self, rolling: Intent) -> None:
+        assert self.derived(rolling, Traits(oneshot=True)).pools["web"].rollout is None
+
+    def test_the_end_of_the_daemon_stops_every_pool(self, rolling: Intent) -> None:
+        dying = self.derived(intents.kill_now(intents.shut_down(rolling, "SIGTERM")))
+        assert dying.kill_now
+        assert (dying.pools["web"].running, dying.pools["web"].stop_reason) == (False, "SIGTERM")
+
+
+class TestWithGates:
+    @staticmethod
+    def derived(intent: Intent) -> Desired:
+        return derive(intent, Kinds(lambda _: Traits(), lambda _, workers: (1,) * workers, lambda _: GATES))
+
+    def test_the_old_generation_is_wanted_while_the_new_one_is_tried(self) -> None:
+        desired = self.derived(accepted(WEB2, after=accepted(WEB1))).pools["web"]
+        assert (desired.generation, desired.sizes, desired.rollout) == (1, (1, 1, 1), None)
+        assert desired.trial is not None
+        assert (desired.trial.generation, desired.trial.gate) == (2, "preflight")
+
+    def test_each_gate_that_was_passed_is_behind_it(self, rolling: Intent) -> None:
+        first = intents.pass_gate(rolling, PassGate("web", 2, "preflight", "test"))
+        trial = self.derived(first).pools["web"].trial
+        assert trial is not None
+        assert trial.gate == "canary"
+        second = self.derived(intents.pass_gate(first, PassGate("web", 2, "canary", "test"))).pools["web"]
+        assert (second.generation, second.trial) == (2, None)
+        assert second.rollout == Rollout(1, 2, "changed: app", 5.0)
+
+    def test_a_gate_of_another_generation_changes_nothing(self, rolling: Intent) -> None:
+        assert intents.pass_gate(rolling, PassGate("web", 1, "canary", "test")) == rolling
+
+    def test_a_stopped_pool_has_nobody_to_be_gentle_to(self, rolling: Intent) -> None:
+        stopped = intents.stop(rolling, ("web",), "asked")
+        assert self.derived(stopped).pools["web"].trial is None
+        started = self.derived(intents.start(stopped, ("web",))).pools["web"]
+        assert (started.generation, started.trial) == (2, None)
+
+    def test_so_has_one_that_is_restarted_while_it_is_stopped(self) -> None:
+        stopped = intents.stop(accepted(WEB1), ("web",), "asked")
+        begun = intents.start(intents.restart(stopped, ("web",), 1.0, "asked"), ("web",))
+        assert self.derived(begun).pools["web"].trial is None
+
+
+MIGRATE = PoolSpec("migrate", "oneshot", 1, None, digest="m1")
+WORKER = PoolSpec("worker", "command", 1, None, digest="w1", after=("migrate",))
+WEB = PoolSpec("web", "command", 1, None, digest="web1", after=("worker",))
+ALL = ("migrate", "worker", "web")
+
+
+class TestDeploy:
+    @pytest.fixture
+    def deploying(self) -> Intent:
+        """A deploy of three pools, the config of two of which has changed."""
+        new = accepted(
+            replace(MIGRATE, digest="m2"),
+            replace(WORKER, digest="w2"),
+            WEB,
+            after=accepted(MIGRATE, WORKER, WEB),
+            now=9.0,
+        )
+        return intents.deploy(new, ALL, frozenset({"migrate"}), "r2", 9.0)
+
+    @staticmethod
+    def derived(intent: Intent) -> Desired:
+        def traits_of(spec: PoolSpec) -> Traits:
+            return Traits(oneshot=spec.program == "oneshot")
+
+        return derive(intent, Kinds(traits_of, lambda _, workers: (1,) * workers))
+
+    @staticmethod
+    def concluded(intent: Intent, pool: str, verdict: str) -> Intent:
+        generation = intent.pools[pool].wanted.generation
+        return intents.conclude(intent, ConcludeRollout(pool, generation, verdict, "test"), 10.0)  # type: ignore[arg-type]
+
+    def waiting(self, intent: Intent) -> dict[str, tuple[str, ...]]:
+        pools = self.derived(intent).pools
+        return {name: pool.trial.waits_for for name, pool in pools.items() if pool.trial is not None}
+
+    def test_each_pool_waits_for_those_it_comes_after(self, deploying: Intent) -> None:
+        assert self.waiting(deploying) == {"worker": ("migrate",), "web": ("migrate", "worker")}
+        assert self.derived(deploying).pools["migrate"].rollout is not None, "the first failure of it is one"
+        migrated = self.concluded(deploying, "migrate", "succeeded")
+        assert self.waiting(migrated) == {"web": ("worker",)}
+        rolled = self.concluded(migrated, "worker", "succeeded")
+        assert self.waiting(rolled) == {}
+        assert self.derived(rolled).pools["web"].generation == 2
+
+    def test_a_failure_dooms_those_that_come_after(self, deploying: Intent) -> None:
+        failed = self.concluded(deploying, "migrate", "rolled-back")
+        trial = self.derived(failed).pools["web"].trial
+        assert trial is not None
+        assert trial.doomed == "migrate, which comes first in the deploy r2, was rolled back"
+
+    def test_a_failure_takes_back_what_had_rolled_as_far_as_it_was_another(self, deploying: Intent) -> None:
+        rolled = self.concluded(self.concluded(deploying, "migrate", "succeeded"), "worker", "succeeded")
+        failed = self.concluded(rolled, "web", "rolled-back")
+        worker = failed.pools["worker"]
+        assert worker.rollout is not None
+        assert worker.wanted.spec.digest == "w1"
+        assert worker.rollout.reason == "web was rolled back, and with it the deploy r2"
+        assert failed.pools["migrate"].previous is None, "a oneshot is not taken back"
+
+    def test_a_failure_gives_up_what_rolls_beside_it(self) -> None:
+        two = (replace(WEB, name="one", after=()), replace(WEB, name="two", after=()), replace(WEB, after=()))
+        intent = accepted(*(replace(spec, digest="new") for spec in two), after=accepted(*two), now=9.0)
+        deploying = intents.deploy(intent, (), frozenset(), "r2", 9.0)
+        kept = self.concluded(deploying, "two", "succeeded")
+        restarted = intents.restart(kept, ("two",), 9.5, "asked")
+        failed = self.concluded(restarted, "one", "rolled-back")
+        assert failed.pools["web"].wanted.spec.digest == "web1"
+        assert [failed.pools[name].rollouts_total for name in ("web", "two")] == [{"rolled-back": 1}, {"succeeded": 1}]
+        assert failed.pools["two"].previous is not None, "it has been restarted since, which is not part of the deploy"
+
+    def test_a_failure_leaves_what_was_only_restarted(self) -> None:
+        deploying = intents.deploy(accepted(WORKER, WEB), ("worker", "web"), frozenset(), "r2", 9.0)
+        failed = self.concluded(self.concluded(deploying, "worker", "succeeded"), "web", "rolled-back")
+        assert failed.pools["worker"].previous is None
+        assert failed.pools["worker"].wanted.generation == 2
+
+    def test_a_restart_in_between_is_nobodys_turn(self, deploying: Intent) -> None:
+        again = intents.restart(self.concluded(deploying, "migrate", "succeeded"), ("worker",), 11.0, "asked")
+        assert self.waiting(again) == {}
+
+    def test_a_pool_that_left_holds_nobody_up(self, deploying: Intent) -> None:
+        assert self.waiting(intents.drop(deploying, "migrate")) == {"web": ("worker",)}
+
+
+class TestRollback:
+    def test_goes_to_what_ruled_before(self) -> None:
+        rolled = accepted(WEB2, after=accepted(WEB1))
+        kept = intents.conclude(rolled, ConcludeRollout("web", 2, "succeeded", "test"), 1.0)
+        back = intents.rollback(kept, ("web",), 2.0, "asked").pools["web"]
+        assert (back.wanted, back.previous) == (intents.Version(3, WEB1), intents.Version(2, WEB2))
+
+    def test_a_restart_is_nothing_to_go_back_to(self) -> None:
+        rolled = accepted(WEB2, after=accepted(WEB1))
+        kept = intents.conclude(rolled, ConcludeRollout("web", 2, "succeeded", "test"), 1.0)
+        again = intents.restart(kept, ("web",), 2.0, "asked")
+        kept = intents.conclude(again, ConcludeRollout("web", 3, "succeeded", "test"), 3.0)
+        assert kept.pools["web"].former == intents.Version(1, WEB1)
+
+    def test_gives_up_a_rollout_under_way(self, rolling: Intent) -> None:
+        back = intents.rollback(rolling, ("web",), 2.0, "asked").pools["web"]
+        assert (back.wanted.generation, back.previous) == (1, None)
+        assert back.rollout is not None
+        assert (back.rollout.verdict, back.rollout.verdict_reason) == ("rolled-back", "asked")
+
+    def test_without_anything_to_go_back_to_nothing_changes(self) -> None:
+        assert intents.rollback(accepted(WEB1), ("web",), 2.0, "asked") == accepted(WEB1)
+
+    def test_a_clean_end_in_between_keeps_it(self) -> None:
+        assert intents.begin(accepted(WEB1), {"web": WEB2}).pools["web"].former == intents.Version(1, WEB1)
