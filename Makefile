@@ -16,10 +16,10 @@ py := .venv/bin/python
 # Runs the suite, reaps its orphans, and fails when a process is left behind.
 pytest := $(py) -m tests.support.reaper $(py) -m pytest
 
-.PHONY: help setup tools run test test-fast chaos lossless coverage-core lint format bench test-matrix lock clean
+.PHONY: help setup tools run test test-fast chaos lossless systemd-257 coverage-core lint format bench test-matrix lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: ## .venv with everything of the lock file (the others do this by themselves)
 	@scripts/setup-venv
@@ -47,6 +47,9 @@ lossless: setup ## every action under load in its full dose, about an hour; the 
 	SUPERVISOR_D_DOSE=full SUPERVISOR_D_RESULTS=$(CURDIR)/.lossless.jsonl $(pytest) tests/lossless $(PYTEST_ARGS) || code=$$?; \
 	$(py) -m tests.support.report .lossless.jsonl docs/lossless.md; \
 	exit $$code
+
+systemd-257: setup ## tests/systemd in a root of Debian 13 instead of this machine's (made once, in ~/.cache; root only)
+	@root=$$(scripts/ensure-debian-root trixie) && SUPERVISOR_D_BOX_ROOT="$$root" $(pytest) tests/systemd $(PYTEST_ARGS)
 
 coverage-core: setup ## the pure tests alone must cover every branch of the core
 	@$(pytest) -q tests/core --cov=supervisor_d/core --cov-branch --cov-report=

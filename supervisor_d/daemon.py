@@ -10,22 +10,28 @@ A daemon's life:
 
 Processes are without a daemon from its death to the adoption, so that comes before anything is imported that it does
 not need: pydantic and YAML (the config), aiohttp (the servers) and prometheus-client are two thirds of a start.
+Operators are without one until the servers are up, so the control socket is opened first of all: whoever asks in the
+meantime waits in its queue, and is answered.  Until then the garbage collector rests: imports leave it nothing to find.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Coroutine, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from supervisor_d import __version__
 from supervisor_d.api.access import AccessRules, resolve_rules
+from supervisor_d.api.control_socket import bind_control_socket
+from supervisor_d.api.slim import without_tls
 from supervisor_d.config.whereabouts import whereabouts
 from supervisor_d.console import Console
 from supervisor_d.control import Control, Figures, Parts
@@ -57,9 +63,12 @@ from supervisor_d.runtime.succession import Succession, go_back
 from supervisor_d.runtime.supervisor import Supervisor
 from supervisor_d.runtime.systemd import notifier
 from supervisor_d.runtime.tasks import begin
+from supervisor_d.runtime.threads import Threads
 from supervisor_d.runtime.upgrade import reap_inherited
 
 EX_SOFTWARE = 70
+THREADS_MAX = 4
+"""For what is read beside the loop: config and logs."""
 LOOK_AT_FILE_SECONDS = 0.5
 """After an adoption, before the file is looked at: whoever waits for an answer comes first."""
 
@@ -136,6 +145,8 @@ class Daemon:
         self._ended = asyncio.Event()
         self._figures = Figures(time.time(), self._config_path, "")
         self._spec: DaemonSpec | None = None
+        self._door: tuple[AccessRules, socket.socket] | None = None
+        """The control socket, open before anybody can be answered; with the rules that its file was made by."""
         self.succession = Succession(
             inherited,
             places=self._places,
@@ -157,6 +168,8 @@ class Daemon:
         self._listen_to_signals()
         began = time.monotonic()
         saved = self._store.load_intent()
+        if self._config is None and saved is not None and saved.daemon is not None:
+            self._open_door(saved.daemon)
         adoptions = await self._adopt()
         if self._scope_wanted and not (self._scope and self._host.enter_scope()):
             self._note("scope-refused", "processes live in the daemon's own cgroup; see docs/systemd.md")
@@ -198,6 +211,7 @@ class Daemon:
             )
         )
         loop.set_exception_handler(self._unexpected)
+        loop.set_default_executor(Threads(THREADS_MAX, thread_name_prefix="beside"))
         for closing in (
             self._console.close,
             self._journal.flush,
@@ -241,6 +255,12 @@ class Daemon:
         self._supervisor.change(intents.with_starts_at_once(intent, config.daemon.starts_at_once))
         for event in adoption_events(adoptions, self._supervisor.intent, self._host.now()):
             self._supervisor.post(event)
+
+    def _open_door(self, spec: DaemonSpec) -> None:
+        """What a former daemon's rules let in may queue up; what is refused now is told when it is to be served."""
+        with suppress(SupervisorError):
+            rules = resolve_rules(spec.control)
+            self._door = rules, bind_control_socket(self._places.control_socket, rules)
 
     async def _adopt(self) -> list[Adoption]:
         """What former daemons left and can be ruled; of anything else is told what was done about it."""
@@ -311,7 +331,8 @@ class Daemon:
 
     async def _serve_public(self, spec: DaemonSpec) -> None:
         if spec.metrics_listen:
-            from supervisor_d.api.public import PublicServer
+            with without_tls():
+                from supervisor_d.api.public import PublicServer
 
             public = PublicServer(spec.metrics_listen, self._metrics)
             await public.start()
@@ -319,14 +340,25 @@ class Daemon:
             self._note("serving", f"metrics on http://{public.address}/metrics")
 
     async def _serve(self, rules: AccessRules) -> None:
-        from supervisor_d.api.server import ControlServer
+        with without_tls():
+            from supervisor_d.api.server import ControlServer
 
         server = ControlServer(self._control, rules)
-        await server.start(self._places.control_socket)
+        await server.start(self._places.control_socket, self._opened(rules))
         self._stack.push_async_callback(server.close)
         if self._options.show_logs:
             self._spin(self._console.follow_logs(self._control.log_directories), "logs")
         self._spin(self._notifier.feed_watchdog(), "watchdog")
+
+    def _opened(self, rules: AccessRules) -> socket.socket | None:
+        """The control socket where it is open by these rules; one that is open by others is closed."""
+        if self._door is None:
+            return None
+        made_by, listener = self._door
+        if made_by == rules:
+            return listener
+        listener.close()
+        return None
 
     async def _metrics(self) -> tuple[bytes, str]:
         from supervisor_d.metrics.exposition import render
@@ -349,6 +381,8 @@ class Daemon:
         """Until everything has stopped, or something unexpected happened."""
         self.succession.tell(self._journal)
         self._notifier.ready("running")
+        gc.freeze()
+        gc.enable()
         ended = asyncio.create_task(self._ended.wait())
         either: list[asyncio.Future[Any]] = [ended, self._supervisor.failed]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

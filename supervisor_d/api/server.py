@@ -43,9 +43,12 @@ class ControlServer:
         self._server: asyncio.Server | None = None
         self._guard: Guard | None = None
 
-    async def start(self, path: Path) -> None:
-        """Bind `path` and serve.  The caller holds the daemon's lock.  Raises PrepareError, AlreadyRunningError."""
-        listener = bind_control_socket(path, self._rules)
+    async def start(self, path: Path, listener: socket.socket | None = None) -> None:
+        """Serve on `path`, which is bound unless `listener` is just that.  The caller holds the daemon's lock.
+
+        Raises PrepareError, AlreadyRunningError.
+        """
+        listener = listener or bind_control_socket(path, self._rules)
         self._path = path
         self._runner = web.AppRunner(
             self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE_SECONDS

@@ -3,6 +3,9 @@
 The last `MEMORY_ENTRIES` are kept for `events` and `why`; a file in the state directory holds more, in two halves of
 `FILE_BYTES` each, so that the story goes on across daemons.  A reader that follows gets a queue of its own; when it is
 slower than the daemon for `QUEUE_ENTRIES` entries, the oldest are dropped and it is told how many.
+
+Entries are numbered; their wall-clock times are for people, and may go back.  When the clock was set, between two
+entries, a line says so.
 """
 
 from __future__ import annotations
@@ -17,11 +20,14 @@ import msgspec
 
 from supervisor_d.core.journal import History, Note
 from supervisor_d.core.snapshot import Entry
+from supervisor_d.core.units import format_duration
 
 MEMORY_ENTRIES = 5000
 QUEUE_ENTRIES = 1000
 FILE_BYTES = 8 * 1024 * 1024
 TAIL_BYTES = 1024 * 1024
+MOVED_SECONDS = 2.0
+"""Of the wall clock against the monotonic one: less is a clock that is kept right."""
 
 Sink = Callable[[Entry], None]
 
@@ -56,11 +62,28 @@ class Journal:
         self._followers: list[Subscription] = []
         self._history = History(MEMORY_ENTRIES, _tail(path))
         self._pending: list[Entry] = []
+        self._wall_ahead = time.time() - time.monotonic()
         self.write_errors = 0
 
     def record(self, note: Note) -> Entry:
         """Add one line; it reaches the file at the next `flush`."""
-        entry = self._history.append(note, time.time())
+        at = time.time()
+        if moved := self._clock_moved(at):
+            self._append(moved, at)
+        return self._append(note, at)
+
+    def _clock_moved(self, at: float) -> Note | None:
+        """What there is to say of the wall clock, which shows `at`."""
+        ahead = at - time.monotonic()
+        seconds, self._wall_ahead = round(ahead - self._wall_ahead, 3), ahead
+        if abs(seconds) < MOVED_SECONDS:
+            return None
+        word = "forward" if seconds > 0 else "back"
+        reason = f"the wall clock went {format_duration(abs(seconds))} {word}: it was set, or the machine slept"
+        return Note("daemon", "clock-moved", "", "daemon", f"{reason}; nothing is timed by it")
+
+    def _append(self, note: Note, at: float) -> Entry:
+        entry = self._history.append(note, at)
         self._pending.append(entry)
         if self._sink is not None:
             self._sink(entry)

@@ -30,11 +30,11 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
 from supervisor_d.core.snapshot import Usage
+from supervisor_d.runtime.threads import Threads
 
 FRESH_SECONDS = 1.0
 PSS_SECONDS = 10.0
@@ -80,7 +80,7 @@ class Sampler:
         self._pss_seconds = pss_seconds
         self._proc = proc
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="samples")
+        self._thread = Threads(1, thread_name_prefix="samples")
         self._turn = asyncio.Lock()
         self._memories: dict[str, _Memory] = {}
         self._usages: dict[str, Usage] = {}

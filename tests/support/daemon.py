@@ -147,8 +147,14 @@ class Daemon:
         """Start a daemon and wait until it answers."""
         self.spawn()
         wait_for(self._answers, START_SECONDS, "the daemon's control socket")
+        try:
+            Client(str(self.socket)).get("/v1/events", (("lines", "0"),))
+        except SupervisorError:
+            code = self.running.wait(START_SECONDS)
+            raise AssertionError(f"the daemon ended with {code} instead of starting\n{self.story()}") from None
 
     def _answers(self) -> bool:
+        """Whether the control socket is open: who connects is answered once the daemon is ready."""
         if (code := self.running.poll()) is not None:
             raise AssertionError(f"the daemon ended with {code} instead of starting\n{self.story()}")
         with socket.socket(socket.AF_UNIX) as probe:

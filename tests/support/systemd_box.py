@@ -6,6 +6,9 @@
 It has its own mounts, pids, cgroups and network (loopback alone); nothing of this machine's own systemd, files and
 processes is touched.  All of it lives in one cgroup, so that the end is one write to cgroup.kill, whatever happened.
 
+Its root is a copy of this machine's, or of the directory that SUPERVISOR_D_BOX_ROOT names: another Debian, with another
+systemd (`make systemd-257`).
+
 Needs root, a writable cgroup2 mount, and Debian's systemd and iproute2: `unavailable()` says what is missing.
 """
 
@@ -26,6 +29,7 @@ from tests.support.waiting import wait_for
 
 BOOT_SECONDS = 60.0
 INIT = Path("/lib/systemd/systemd")
+BOX_ROOT = Path(os.environ.get("SUPERVISOR_D_BOX_ROOT") or "/")
 TOOLS = ("unshare", "nsenter", "pivot_root", "ip", "setpriv", "mount", "systemd-run")
 _SCRIPT = Path(__file__).with_name("systemd_box.sh")
 
@@ -34,8 +38,9 @@ def unavailable() -> str:
     """Why there can be no box here; empty when there can."""
     if os.geteuid() != 0:
         return "only root can make namespaces with a systemd in them"
-    if not os.access(INIT, os.X_OK):
-        return f"{INIT} is not installed"
+    init = BOX_ROOT / INIT.relative_to("/")
+    if not os.access(init, os.X_OK):
+        return f"{init} is not installed"
     missing = [tool for tool in TOOLS if not shutil.which(tool)]
     if missing:
         return f"{', '.join(missing)}: not installed"
@@ -83,7 +88,7 @@ class SystemdBox:
         namespaces = ["--mount", "--pid", "--uts", "--ipc", "--cgroup", "--net", "--fork", "--kill-child"]
         # The launcher joins box/ before it unshares: that is what the new cgroup namespace takes for its root.
         join = f'echo $$ >"{self._cgroup}/box/cgroup.procs" && exec "$@"'
-        argv = ["sh", "-c", join, "sh", "unshare", *namespaces, "bash", str(_SCRIPT), str(self._scratch), *shares]
+        argv = ["sh", "-c", join, "sh", "unshare", *namespaces, "bash", str(_SCRIPT), str(self._scratch), str(BOX_ROOT), *shares]
         with (self._scratch.parent / f"{self._scratch.name}.log").open("wb") as log:
             self._launcher = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

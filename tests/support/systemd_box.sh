@@ -1,15 +1,16 @@
 #!/bin/bash
 # Runs as PID 1 of new namespaces (tests/support/systemd_box.py): builds a root of its own, then becomes systemd.
-#   systemd_box.sh <scratch directory> [<directory>=<where in the box>]...
-# The root is an overlay on this machine's: what is installed here is there, what is written there vanishes with the box.
+#   systemd_box.sh <scratch directory> <lower root> [<directory>=<where in the box>]...
+# The root is an overlay on the lower one (this machine's is /): what is installed there is here, what is written here
+# vanishes with the box.
 set -eu
-scratch=$1
-shift
+scratch=$1 lower=$2
+shift 2
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$scratch"
 mkdir "$scratch"/{upper,work,root}
 root=$scratch/root
-mount -t overlay -o "lowerdir=/,upperdir=$scratch/upper,workdir=$scratch/work" overlay "$root"
+mount -t overlay -o "lowerdir=$lower,upperdir=$scratch/upper,workdir=$scratch/work" overlay "$root"
 
 mkdir -p "$root"/{proc,sys,dev,run,tmp,mnt}
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Literal, cast
@@ -26,6 +27,7 @@ def command(logs: bool | None, log_format: str | None) -> int:
         from supervisor_d.init import become
 
         become((sys.executable, *sys.orig_argv[1:]))
+    gc.disable()  # until it is ready (supervisor_d/daemon.py)
     from supervisor_d.daemon import main
     from supervisor_d.run_options import RunOptions
 
