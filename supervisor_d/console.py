@@ -92,8 +92,14 @@ class _Writer:
             self._bytes += len(data)
             self._changed.notify()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="console", daemon=True)
-            self._thread.start()
+            self._begin()
+
+    def _begin(self) -> None:
+        """Start the thread.  Where none can be had now, what waits is written once one can."""
+        thread = threading.Thread(target=self._run, name="console", daemon=True)
+        with suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
 
     def close(self) -> None:
         """Wait until all is written, but not for ever."""

@@ -79,16 +79,19 @@ def main(config_path: str, *, options: RunOptions) -> int:
     Raises SupervisorError for what an operator can mend: a wrong config, another daemon, a taken port.
     """
     inherited = take(os.environ)
+    codes: list[int] = []
     try:
-        return asyncio.run(_run(config_path, options, inherited))
+        asyncio.run(_run(config_path, options, inherited, codes))
     except SupervisorError:
         raise
     except Exception:  # noqa: BLE001  crash-only: say it once, end, leave every process alive
-        traceback.print_exc(file=sys.stderr)
-        return EX_SOFTWARE
+        if not codes:  # else it is asyncio that could not tidy up, for want of a thread
+            traceback.print_exc(file=sys.stderr)
+    return codes[0] if codes else EX_SOFTWARE
 
 
-async def _run(config_path: str, options: RunOptions, inherited: Inherited) -> int:
+async def _run(config_path: str, options: RunOptions, inherited: Inherited, codes: list[int]) -> None:
+    """One daemon's life; its exit code is added to `codes`."""
     async with AsyncExitStack() as stack:
         stack.callback(reap_inherited(asyncio.get_running_loop()))
         try:
@@ -101,7 +104,7 @@ async def _run(config_path: str, options: RunOptions, inherited: Inherited) -> i
         except Exception as error:
             daemon.succession.go_back(getattr(error, "message", "") or repr(error))
             raise
-        return await daemon.run()
+        codes.append(await daemon.run())
 
 
 def _load(path: str) -> Config:

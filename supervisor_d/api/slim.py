@@ -2,7 +2,7 @@
 
 aiohttp makes two TLS contexts while it is imported, for a client that nobody here uses, and reads all the machine's
 certificates for them: a quarter of its import, at the very moment when a daemon that died is missed.  It works without
-the `ssl` module (its sources: `try: import ssl`), so that is what it gets, as long as it is imported for the first time.
+the `ssl` module (aiohttp/connector.py: `try: import ssl`), so that is what it gets when it is imported first.
 """
 
 from __future__ import annotations

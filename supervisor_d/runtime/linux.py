@@ -270,10 +270,11 @@ class LinuxHost:
                 continue
             try:
                 self._send(request)
-            except BlockingIOError:
-                self._waiting.appendleft(request)
-                return
             except OSError as error:
+                # The zygote has too much to do; but it may be its own fork that fails so, and then no answer will come.
+                if isinstance(error, BlockingIOError) and self._asked:
+                    self._waiting.appendleft(request)
+                    return
                 request.close()
                 request.tracked.give_up(f"no shim can be had: {error.strerror or error}")
 

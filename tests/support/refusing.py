@@ -86,7 +86,11 @@ class Refusals:
         try:
             yield
         finally:
-            self._errno = 0
+            self.relent()
+
+    def relent(self) -> None:
+        """Let all calls pass again."""
+        self._errno = 0
 
     def _serve(self) -> None:
         """Answer every call of every daemon that came, until the end."""

@@ -88,7 +88,8 @@ class SystemdBox:
         namespaces = ["--mount", "--pid", "--uts", "--ipc", "--cgroup", "--net", "--fork", "--kill-child"]
         # The launcher joins box/ before it unshares: that is what the new cgroup namespace takes for its root.
         join = f'echo $$ >"{self._cgroup}/box/cgroup.procs" && exec "$@"'
-        argv = ["sh", "-c", join, "sh", "unshare", *namespaces, "bash", str(_SCRIPT), str(self._scratch), str(BOX_ROOT), *shares]
+        script = ["bash", str(_SCRIPT), str(self._scratch), str(BOX_ROOT), *shares]
+        argv = ["sh", "-c", join, "sh", "unshare", *namespaces, *script]
         with (self._scratch.parent / f"{self._scratch.name}.log").open("wb") as log:
             self._launcher = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
