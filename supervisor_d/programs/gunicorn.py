@@ -18,10 +18,14 @@ from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, R
 from supervisor_d.core.units import Duration, Range
 from supervisor_d.programs import gunicorn_advice
 from supervisor_d.programs.addresses import private_socket
-from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment
+from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
+from supervisor_d.programs.versions import older
 
 CONTROL_SOCKET = "gunicorn.ctl"
 """File name of the master's control socket, in the process's private directory."""
+
+AGENT = "supervisor_d_gunicorn_agent"
+"""Module of supervisor_d/agents/ that is run in place of gunicorn, and is gunicorn."""
 
 QUIT_SECONDS = 3.0
 OWNED_ENV = frozenset({"GUNICORN_CMD_ARGS", "GUNICORN_FD", "GUNICORN_PID", "WEB_CONCURRENCY"})
@@ -90,6 +94,13 @@ class GunicornKeys:
         },
     )
     preload: bool = field(default=False, metadata={"doc": "Import the application once, in the master."})
+    agent: bool = field(
+        default=True,
+        metadata={
+            "doc": "Load our agent: it tells what each worker serves, and has workers finish their requests when their "
+            "master is killed."
+        },
+    )
     args: tuple[str, ...] = field(default=(), metadata={"doc": "More arguments for gunicorn, as in a shell."})
 
 
@@ -120,9 +131,12 @@ class Gunicorn:
     def launch(self, spec: PoolSpec, context: LaunchContext) -> Launch:
         """One master with `context.workers` workers on all of the pool's listeners; on a private socket as a canary."""
         keys: GunicornKeys = spec.keys
-        argv = (interpreter(spec), "-m", "gunicorn", *_options(keys, spec, context), *keys.args, keys.app)
+        module = AGENT if keys.agent else "gunicorn"
+        argv = (interpreter(spec), "-m", module, *_options(keys, spec, context), *keys.args, keys.app)
         grace = float(math.ceil(keys.graceful_timeout))
         env = python_environment(spec, context, drop=OWNED_ENV)
+        if keys.agent:
+            env = {**with_agents(env, context.agents_dir), "SUPERVISOR_D_AGENT_DIR": context.private_dir}
         launch = launch_of(spec, context, argv, env, orphan_grace_seconds=grace)
         return launch if context.role == "serve" else replace(launch, listeners=(), orphan_grace_seconds=0.0)
 
@@ -150,7 +164,8 @@ def _options(keys: GunicornKeys, spec: PoolSpec, context: LaunchContext) -> Iter
     # the new master kill the old one's helpers.
     role = "" if context.role == "serve" else f"-{context.role}"
     yield from ("--name", f"{spec.name}-g{context.generation}{role}")
-    yield from ("--control-socket", f"{context.private_dir}/{CONTROL_SOCKET}")
+    if not older(context.installed("gunicorn"), gunicorn_advice.CONTROL_SOCKET_SINCE):
+        yield from ("--control-socket", f"{context.private_dir}/{CONTROL_SOCKET}")
     if keys.preload:
         yield "--preload"
     if context.role == "preflight":

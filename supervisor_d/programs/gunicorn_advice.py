@@ -43,9 +43,9 @@ def _version(keys: GunicornKeys, spec: PoolSpec, version: str) -> Iterator[tuple
 
 
 def _worker_class(keys: GunicornKeys, spec: PoolSpec) -> Iterator[tuple[str, str]]:
-    if keys.worker_class == "gevent":
+    if keys.worker_class == "gevent" and not keys.agent:
         why = "gevent workers end at once when their master is killed, and what they serve is lost"
-        yield "worker_class", f"{why}; gthread finishes it"
+        yield "worker_class", f"{why}; with `agent: true` they finish it"
     if keys.worker_class == "asgi" and any(listener.backlog > ASGI_BACKLOG for listener in spec.listeners):
         why = f"each asgi worker that boots cuts the queue of the socket to {ASGI_BACKLOG}"
         yield "worker_class", f"{why}; the daemon sets it back to `backlog` once the worker is ready"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 from supervisor_d.core.process import Process
 from supervisor_d.core.spec import LaunchContext, PoolSpec
+from supervisor_d.packages import installed_version
 
 CLEAN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 AGENTS_DIR = str(files("supervisor_d") / "agents")
@@ -55,4 +57,5 @@ class Contexts:
             agents_dir=AGENTS_DIR,
             base_env=base_env(spec.user),
             role=process.role,
+            installed=partial(installed_version, spec.python),
         )

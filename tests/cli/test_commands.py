@@ -322,7 +322,7 @@ def test_check_warns_and_accepts(tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "shop.yaml"
     path.write_text(
         "version: 1\npools:\n  web:\n    program: gunicorn\n    app: shop.wsgi\n    bind: 127.0.0.1:8000\n"
-        "    worker_class: gevent\n    user: root\n"
+        "    worker_class: gevent\n    agent: false\n    user: root\n"
     )
     assert main(["check", str(path)]) == 0
     told = capsys.readouterr()

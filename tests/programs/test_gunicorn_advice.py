@@ -17,7 +17,10 @@ def warned(version: str = "27.0.1", *, python: str = "", backlog: int = 2048, **
     return list(PROGRAMS["gunicorn"].warnings(spec, {"gunicorn": version}.__getitem__))
 
 
-@pytest.mark.parametrize("keys", [{}, {"worker_class": "gthread"}, {"worker_class": "gthread", "keep_alive": 75.0}])
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"worker_class": "gevent"}, {"worker_class": "gthread"}, {"worker_class": "gthread", "keep_alive": 75.0}],
+)
 def test_the_newest_needs_no_advice(keys: dict[str, Any]) -> None:
     assert warned(**keys) == []
 
@@ -28,7 +31,7 @@ def test_the_newest_needs_no_advice(keys: dict[str, Any]) -> None:
         ("25.2.0", {}, "program", "its gunicorn 25.2.0 is older than 25.3"),
         ("25.0.3", {"python": "/venv/bin/python"}, "python", "has no control socket"),
         ("25.3.0", {"worker_class": "gthread"}, "program", "27.0.1 does not"),
-        ("27.0.1", {"worker_class": "gevent"}, "worker_class", "what they serve is lost"),
+        ("27.0.1", {"worker_class": "gevent", "agent": False}, "worker_class", "what they serve is lost"),
         ("27.0.1", {"worker_class": "asgi"}, "worker_class", "cuts the queue of the socket to 100"),
         ("27.0.1", {"worker_class": "gthread", "keep_alive": 5.0}, "keep_alive", "5s is shorter than a proxy's"),
         ("27.0.1", {"worker_class": "gthread", "keep_alive": 5.0}, "keep_alive", "(nginx: 1m)"),

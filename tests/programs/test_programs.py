@@ -60,7 +60,9 @@ def test_gunicorn_argv() -> None:
     launch = PROGRAMS["gunicorn"].launch(
         spec_of("gunicorn", keys, listeners=BIND, python="/venv/bin/python"), context_of()
     )
-    assert launch.argv[:3] == ("/venv/bin/python", "-m", "gunicorn")
+    assert launch.argv[:3] == ("/venv/bin/python", "-m", "supervisor_d_gunicorn_agent")
+    assert launch.env["PYTHONPATH"] == "/opt/agents"
+    assert launch.env["SUPERVISOR_D_AGENT_DIR"] == "/run/supervisor-d/private/web.0@g3.17"
     assert launch.argv[-3:] == ("--max-requests", "9", "shop.wsgi")
     assert after(launch.argv, "-w") == "2"
     assert after(launch.argv, "--threads") == "12"
@@ -72,6 +74,20 @@ def test_gunicorn_argv() -> None:
     assert launch.listeners == (0,)
     assert launch.log_name == "web.0"
     assert launch.orphan_grace_seconds == 30.0
+
+
+def test_gunicorn_without_our_agent_is_gunicorn() -> None:
+    keys = GunicornKeys(app="shop.wsgi", agent=False)
+    launch = PROGRAMS["gunicorn"].launch(spec_of("gunicorn", keys, python="/venv/bin/python"), context_of())
+    assert launch.argv[:3] == ("/venv/bin/python", "-m", "gunicorn")
+    assert not {"PYTHONPATH", "SUPERVISOR_D_AGENT_DIR"} & set(launch.env)
+
+
+@pytest.mark.parametrize(("version", "has"), [("25.0.3", False), ("25.1.0", True), ("", True)])
+def test_what_a_version_of_gunicorn_lacks_is_not_asked_for(version: str, has: bool) -> None:
+    context = context_of(installed={"gunicorn": version}.__getitem__)
+    argv = PROGRAMS["gunicorn"].launch(spec_of("gunicorn", GunicornKeys("shop.wsgi")), context).argv
+    assert ("--control-socket" in argv) is has
 
 
 def test_gunicorn_says_what_was_asked_for() -> None:
@@ -104,7 +120,7 @@ def test_gunicorn_is_one_process_or_none() -> None:
 
 def test_the_environment_is_clean_and_the_pools_own_wins() -> None:
     env = {"HOME": "/srv", "GUNICORN_CMD_ARGS": "-D", "LISTEN_FDS": "9", "WEB_CONCURRENCY": "4", "PORT": "1"}
-    spec = spec_of("gunicorn", GunicornKeys("a"), env=env, python="/venv/bin/python")
+    spec = spec_of("gunicorn", GunicornKeys("a", agent=False), env=env, python="/venv/bin/python")
     launch = PROGRAMS["gunicorn"].launch(spec, context_of(base_env={"PATH": "/usr/bin", "NOTIFY_SOCKET": "/run/n"}))
     assert launch.env == {"HOME": "/srv", "PATH": "/venv/bin:/usr/bin", "PYTHONUNBUFFERED": "1", "PORT": "1"}
 
