@@ -25,6 +25,7 @@ from typing import Protocol
 from supervisor_d.core.events import Event
 from supervisor_d.core.spec import Launch
 
+TELL_MAX_BYTES = 4096
 Emit = Callable[[Event], None]
 Told = Callable[[str, str], None]
 """(process id, one datagram of text): what a process said over its agent or notify socket; data, never trusted."""
@@ -44,6 +45,11 @@ class Host(Protocol):
 
     def signal(self, process_id: str, signal_name: str) -> None:
         """Send a signal (`TERM`, `QUIT`, ...) to the main process."""
+        ...
+
+    def tell(self, process_id: str, text: str) -> None:
+        """Send a datagram (TELL_MAX_BYTES of UTF-8 at most) to the process's agent.  Lost where there is none, where
+        it does not read, or where its shim was replaced: whoever needs to know waits for the answer."""
         ...
 
     def kill(self, process_id: str) -> None:

@@ -164,6 +164,10 @@ class LinuxHost:
         if tracked := self._tracked.get(process_id):
             tracked.kill()
 
+    def tell(self, process_id: str, text: str) -> None:
+        if tracked := self._tracked.get(process_id):
+            tracked.tell(text)
+
     def note(self, process_id: str, text: str) -> None:
         if tracked := self._tracked.get(process_id):
             with suppress(OSError):

@@ -54,6 +54,19 @@ class ShimLink:
         except OSError:
             self._end()
 
+    def tell(self, text: str) -> None:
+        """Have the shim pass a datagram on to the agent; it is lost where the link has no room for it."""
+        if self._connection.fileno() < 0:
+            return
+        line = wire.encode({"ask": "tell", "text": text})
+        try:
+            if self._connection.send(line) < len(line):
+                self._end()  # half a message is none: whoever comes next on a new link is understood again
+        except BlockingIOError:
+            return
+        except OSError:
+            self._end()
+
     def drain(self) -> None:
         """Take all that has come: what a shim said before it died."""
         while self._connection.fileno() >= 0 and self._ready():

@@ -121,6 +121,11 @@ class Tracked:
                 pidfd.send(self._shim, signal.SIGCONT)  # somebody may have stopped it
             self._link.ask("kill")
 
+    def tell(self, text: str) -> None:
+        """Pass a datagram on to the agent; lost where there is none, or nobody to carry it."""
+        if self._link and self.known.started and not self.known.over:
+            self._link.tell(text)
+
     def release(self) -> None:
         """Nothing is left and everything is known: let the shim end, and forget."""
         if self._link:

@@ -5,7 +5,8 @@ program, log and sockets are as safe from the daemon's death as they were:
 
     log          the FIFO, which the program itself holds open: what it wrote meanwhile is still in there
     sockets      the listeners, which the daemon got back from the main process
-    notify       its socket is bound anew at its path; an agent's pair died with the shim, and is gone
+    notify       its socket is bound anew at its path; an agent's pair died with the shim, and is gone: what is told
+                 to the agent from now on is lost, and its driver does without
     exit         the main process's pidfd; how it ended is told by the kernel (Linux 6.15), else the status is null
     daemons      the record's socket
 

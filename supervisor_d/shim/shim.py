@@ -126,6 +126,8 @@ class Shim:
             case "sockets":
                 line = wire.encode({"event": "sockets", "count": len(self._listeners)})
                 link.send_rights(line, self._listeners) if self._listeners else link.send(line)
+            case "tell":
+                self._told.tell(str(message.get("text", "")))
             case "kill" if self._main and not self._empty:
                 self._kill()
             case "release" if self._empty:

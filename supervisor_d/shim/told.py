@@ -1,6 +1,8 @@
-"""Datagrams of the program, on their way to the daemon: its notify socket and its agent's end of a pair.
+"""Datagrams of the program, on their way to the daemon: its notify socket and its agent's end of a pair.  And, over
+the pair, the daemon's words to the agent.
 
-What a program says is data: bounded in size and number, never understood here, never waited for.
+What a program says is data: bounded in size and number, never understood here, never waited for.  A program that does
+not read what it is told loses it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from supervisor_d.shim import wire
-from supervisor_d.shim.kernel import AF_UNIX, SOCK_DGRAM, Socket, socketpair
+from supervisor_d.shim.kernel import AF_UNIX, SOCK_DGRAM, SOCK_SEQPACKET, Socket, socketpair
 from supervisor_d.shim.loop import Loop
 
 BATCH = 64
@@ -24,6 +26,7 @@ class Told:
         self._loop = loop
         self._heard = heard
         self.kept: deque[bytes] = deque(maxlen=wire.TOLD_KEPT)
+        self._agent: Socket | None = None
 
     def listen_for_notify(self, private_dir: str) -> None:
         """Bind the socket for sd_notify(3).  Only the program's user can reach it: the directory is 0700."""
@@ -38,10 +41,23 @@ class Told:
         self._watch(notify)
 
     def pair_for_agent(self) -> Socket:
-        """The program's end of a new pair, for the caller to pass on and close."""
-        ours, theirs = socketpair(AF_UNIX, SOCK_DGRAM)
-        self._watch(ours)
+        """The program's end of a new pair, for the caller to pass on and close.
+
+        SOCK_SEQPACKET keeps datagrams apart like SOCK_DGRAM, and tells each end when the other is gone (unix(7)).
+        """
+        self._agent, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
+        self._watch(self._agent)
         return theirs
+
+    def tell(self, text: str) -> None:
+        """Send one datagram to the agent, now or never: it is dropped where nobody listens, or the socket is full."""
+        datagram = text.encode(errors="replace")
+        if self._agent is None or not 0 < len(datagram) <= wire.TOLD_MAX_BYTES:
+            return
+        try:
+            self._agent.send(datagram)
+        except OSError:
+            pass
 
     def _watch(self, source: Socket) -> None:
         source.setblocking(False)
@@ -53,10 +69,18 @@ class Told:
                 datagram = source.recv(wire.TOLD_MAX_BYTES)
             except BlockingIOError:
                 return
-            except OSError:  # the other end of the pair is closed everywhere
-                self._loop.unwatch(source.fileno())
-                source.close()
+            except OSError:
+                self._close(source)
+                return
+            if not datagram and source is self._agent:  # the other end is closed everywhere
+                self._close(source)
                 return
             line = wire.encode({"event": "told", "text": datagram.decode(errors="replace")})
             self.kept.append(line)
             self._heard(line)
+
+    def _close(self, source: Socket) -> None:
+        self._loop.unwatch(source.fileno())
+        source.close()
+        if source is self._agent:
+            self._agent = None

@@ -28,8 +28,8 @@ whoever connects, and then goes on with what happens.
     sockets  count                                 the answer to that question: with so many descriptors (SCM_RIGHTS)
 
 The daemon asks, with the word under "ask": `go` (open the gate; on the first link only), `sockets` (the program's
-listeners, which the shim keeps), `kill` (everything below the shim) and `release` (the tree is empty and everything
-known: end).
+listeners, which the shim keeps), `tell` (pass `text` on to the agent, as one datagram of TOLD_MAX_BYTES at most),
+`kill` (everything below the shim) and `release` (the tree is empty and everything known: end).
 
 Facts and fields are only ever added, and both sides skip those they do not know; where that cannot hold, VERSION
 grows.

@@ -27,6 +27,8 @@ class Behaviour:
     """Signals on which it ends with code 0; TERM, QUIT and USR1 are ignored otherwise."""
     leaves: int = 0
     """Processes that it starts, each in a session of its own, by a double fork, ignoring TERM."""
+    echoes: bool = False
+    """Its agent says whatever it is told."""
     starts: bool = True
     """False: there is no such executable."""
 
@@ -41,6 +43,7 @@ BEHAVIOURS: Mapping[str, Behaviour] = {
     "run with hidden children": Behaviour(leaves=2),
     "ignore all with hidden children": Behaviour(obeys=(), leaves=2),
     "exit 0 leaving a child": Behaviour(ends=Exit(code=0), leaves=1),
+    "run with an agent": Behaviour(echoes=True),
     "exec missing file": Behaviour(starts=False),
 }
 
@@ -57,6 +60,9 @@ class World(Protocol):
 
     events: list[Event]
     """All that was emitted so far."""
+
+    told: list[tuple[str, str]]
+    """What the programs' agents said: (process id, text)."""
 
     @property
     def host(self) -> Host: ...

@@ -26,6 +26,7 @@ def script_of(process_id: str, launch: Launch) -> Script:
         exit=behaviour.ends or Exit(),
         obeys=dict.fromkeys(behaviour.obeys, 0.01),
         orphan_seconds=launch.orphan_grace_seconds if behaviour.leaves else 0.0,
+        echoes=behaviour.echoes,
     )
 
 
@@ -35,7 +36,8 @@ class FakeWorld:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self._agenda = Agenda()
-        self.host = FakeHost(self._agenda, script_of, self.events.append)
+        self.told: list[tuple[str, str]] = []
+        self.host = FakeHost(self._agenda, script_of, self.events.append, lambda *said: self.told.append(said))
 
     def launch(self, behaviour: str, *, orphan_grace_seconds: float = 0.0) -> Launch:
         return Launch(("/fake", behaviour), {}, "/", orphan_grace_seconds=orphan_grace_seconds)

@@ -51,7 +51,7 @@ class LinuxWorld:
         place = self.directory / f"in-place-{self._places}"
         executable = sys.executable if what.starts else str(self.directory / "missing")
         argv = (executable, "-I", "-S", str(PROGRAM), json.dumps(asdict(what)), str(place))
-        return Launch(argv, {}, "/", log_name="pool.0", orphan_grace_seconds=orphan_grace_seconds)
+        return Launch(argv, {}, "/", log_name="pool.0", orphan_grace_seconds=orphan_grace_seconds, agent=what.echoes)
 
     async def wait_for(self, kind: type[E], process_id: str) -> E:
         def seen() -> E | None:

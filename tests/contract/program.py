@@ -31,6 +31,12 @@ def end(code: int | None, number: int | None) -> None:
     os._exit(code or 0)
 
 
+def echo() -> None:
+    """Say what the daemon says."""
+    fd = int(os.environ["SUPERVISOR_D_AGENT_FD"])
+    os.write(fd, os.read(fd, 8192))
+
+
 def main() -> None:
     """Behave."""
     behaviour = json.loads(sys.argv[1])
@@ -44,6 +50,8 @@ def main() -> None:
         pass
     if behaviour["ends"]:
         end(behaviour["ends"]["code"], behaviour["ends"]["signal"])
+    while behaviour["echoes"]:
+        echo()
     while True:
         signal.pause()
 

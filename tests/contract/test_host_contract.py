@@ -160,6 +160,55 @@ class TestRule3SignalAndKill:
         assert world.events == []
 
 
+class TestTheAgentIsTold:
+    """`tell`: at most once, in order, and never a wait."""
+
+    async def heard(self, world: World, count: int) -> list[str]:
+        for _ in range(100):
+            if len(world.told) >= count:
+                break
+            await world.settle()
+        assert {process_id for process_id, _ in world.told} <= {ID}
+        return [text for _, text in world.told]
+
+    async def test_it_hears_and_answers_in_order(self, world: World) -> None:
+        await run(world, "run with an agent")
+        world.host.tell(ID, "one")
+        world.host.tell(ID, "two \u20ac")
+        assert await self.heard(world, 2) == ["one", "two \u20ac"]
+
+    async def test_the_next_daemon_may_tell_it_too(self, world: World) -> None:
+        await run(world, "run with an agent")
+        world.lose_daemon()
+        world.new_daemon()
+        await world.settle()
+        world.host.tell(ID, "again")
+        assert await self.heard(world, 1) == ["again"]
+
+    async def test_without_an_agent_it_is_lost(self, world: World) -> None:
+        await run(world, "run")
+        world.host.tell(ID, "nobody hears")
+        world.host.tell(OTHER, "of nobody")
+        await world.settle()
+        assert (world.told, kinds(world)) == ([], [Spawned])
+
+    async def test_after_its_end_it_is_lost(self, world: World) -> None:
+        await run(world, "run with an agent")
+        world.host.kill(ID)
+        await world.wait_for(TreeEmptied, ID)
+        world.host.tell(ID, "too late")
+        await world.settle()
+        assert world.told == []
+
+    async def test_with_its_shim_the_way_to_it_is_gone(self, world: World) -> None:
+        await run(world, "run with an agent")
+        world.lose_shim(ID)
+        await world.wait_for(ShimReplaced, ID)
+        world.host.tell(ID, "nobody carries it")
+        await world.settle()
+        assert world.told == []
+
+
 class TestRule4Forget:
     async def test_a_forgotten_id_is_unknown(self, world: World) -> None:
         await run(world, "exit 3")

@@ -118,7 +118,7 @@ async def running(
     launch = launch_of(spec, private_dir)
     told = Told()
     driver = make_driver(told.events.append, told.ready.append)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     log = (tmp_path / "log").open("wb")
     child = await _start(launch, [*listeners], theirs, log)
     process = process_of(spec, child.pid)

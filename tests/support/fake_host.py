@@ -23,7 +23,7 @@ from functools import partial
 from supervisor_d.core.events import Event, MainExited, ShimLost, ShimReplaced, Spawned, SpawnFailed, TreeEmptied
 from supervisor_d.core.process import Exit
 from supervisor_d.core.spec import Launch
-from supervisor_d.runtime.host import Emit
+from supervisor_d.runtime.host import Emit, Told
 from supervisor_d.runtime.linux import Adoption
 
 SIGNAL_NUMBERS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}
@@ -45,6 +45,8 @@ class Script:
     """Signals that it obeys, and how long it then takes to end with code 0; all others are ignored."""
     orphan_seconds: float = 0.0
     """How long what is left of its tree outlives its main process."""
+    echoes: bool = False
+    """Its agent says whatever it is told."""
 
 
 class Agenda:
@@ -113,12 +115,15 @@ class FakeProcess:
 class FakeHost:
     """Implements supervisor_d.runtime.host.Host over an agenda."""
 
-    def __init__(self, agenda: Agenda, script_of: Callable[[str, Launch], Script], emit: Emit) -> None:
+    def __init__(
+        self, agenda: Agenda, script_of: Callable[[str, Launch], Script], emit: Emit, told: Told = lambda *_: None
+    ) -> None:
         self.agenda = agenda
         self.processes: dict[str, FakeProcess] = {}
         """Every record that was not forgotten."""
         self._script_of = script_of
         self._emit: Emit | None = emit
+        self._told = told
         self._pids = itertools.count(1001)
 
     # the protocol
@@ -154,6 +159,12 @@ class FakeHost:
         process.stop_asked = True
         process.signals.append((self.agenda.now, "KILL"))
         self._after(0.0, lambda: self._killed(process))
+
+    def tell(self, process_id: str, text: str) -> None:
+        """Reaches the agent of a main process that runs, as long as it has the shim that it was started by."""
+        process = self.processes.get(process_id)
+        if process is not None and process.runs and process.shim_alive and process.script.echoes:
+            self._after(0.001, lambda: self._say(process, text))
 
     def note(self, process_id: str, text: str) -> None:
         """Kept until the record goes."""
@@ -214,6 +225,10 @@ class FakeHost:
         """Tell one daemon, if it still lives."""
         if self._emit is emit:
             emit(event)
+
+    def _say(self, process: FakeProcess, text: str) -> None:
+        if process.runs and self._emit is not None:
+            self._told(process.id, text)
 
     def _start(self, process: FakeProcess) -> None:
         if process.empty:
