@@ -36,6 +36,7 @@ from supervisor_d.config.whereabouts import whereabouts
 from supervisor_d.console import Console
 from supervisor_d.control import Control, Figures, Parts
 from supervisor_d.core import intent as intents
+from supervisor_d.core.aftercare import is_waiting
 from supervisor_d.core.change import PoolChange
 from supervisor_d.core.config_spec import Config, DaemonSpec
 from supervisor_d.core.events import Event
@@ -55,6 +56,7 @@ from supervisor_d.runtime.linux import Adoption, LinuxHost
 from supervisor_d.runtime.operations import LoadedConfig, Operations
 from supervisor_d.runtime.places import Places
 from supervisor_d.runtime.recovery import recover
+from supervisor_d.runtime.restoring import Restorer
 from supervisor_d.runtime.samples import Sampler
 from supervisor_d.runtime.scopes import UNIT_ENV, Scope
 from supervisor_d.runtime.signals import Orders, Signals, detach_output
@@ -192,10 +194,17 @@ class Daemon:
         self._store = StateStore(places.state_dir, places.runtime_dir)
         self._journal = Journal(places.state_dir / "history.jsonl", self._console.show)
         contexts = Contexts(places.runtime_dir)
-        self._attendants = Attendants(self._post, self._listeners.addresses, contexts.private_dir)
+        self._attendants = Attendants(self._post, self._listeners.addresses, contexts.private_dir, self._tell)
+        restorer = Restorer(self._post, places.runtime_dir)
         self._host = LinuxHost(self._post, self._attendants.told, places.runtime_dir, places.log_dir, loop, self._scope)
         self._supervisor = Supervisor(
-            self._host, self._attendants, self, self._journal, contexts.of, self._listeners.fds_of
+            self._host,
+            self._attendants,
+            self,
+            self._journal,
+            contexts.of,
+            self._listeners.fds_of,
+            restorer.restore,
         )
         self._operations = Operations(self._supervisor, self._listeners, self._load, _compare, self._accepted)
         self._sampler = Sampler()
@@ -220,6 +229,7 @@ class Daemon:
             self._journal.flush,
             self._host.close,
             self._attendants.close,
+            restorer.close,
             self._sampler.close,
             self._herald.close,
         ):
@@ -228,6 +238,9 @@ class Daemon:
 
     def _post(self, event: Event) -> None:
         self._supervisor.post(event)
+
+    def _tell(self, process_id: str, text: str) -> None:
+        self._host.tell(process_id, text)
 
     # Keeper: what the supervisor has written down
 
@@ -401,8 +414,8 @@ class Daemon:
 
     def _look_for_end(self) -> None:
         supervisor = self._supervisor
-        if supervisor.intent.stopping and next(supervisor.observed.processes(), None) is None:
-            self._ended.set()
+        if supervisor.intent.stopping and all(is_waiting(process) for process in supervisor.observed.processes()):
+            self._ended.set()  # what waits for a broker that is away is taken up by the next daemon
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """Crash-only: a bug in a callback ends the daemon; its processes live on and are adopted by the next one."""

@@ -8,7 +8,7 @@ import shlex
 import signal
 
 from supervisor_d.config.suggest import did_you_mean
-from supervisor_d.core.spec import StopStep
+from supervisor_d.core.spec import DRIVER_STEPS, StopStep
 from supervisor_d.core.units import parse_duration
 from supervisor_d.programs.addresses import parse_address
 
@@ -28,13 +28,14 @@ def split_steps(text: str) -> list[str]:
 
 
 def parse_step(text: str) -> StopStep:
-    """One step of a stop list: `TERM 30s` or `KILL`."""
+    """One step of a stop list: `TERM 30s`, `DRAIN 2s` or `KILL`."""
     name, _, wait = text.strip().partition(" ")
     short = name.removeprefix("SIG")
     if not name:
         raise ValueError("has an empty step: write it like TERM 30s, KILL")
-    if short not in SIGNALS:
-        raise ValueError(f"unknown signal {name}{did_you_mean(_SIG.sub('', name), SIGNALS)}")
+    if short not in SIGNALS and name not in DRIVER_STEPS:
+        known = (*SIGNALS, *sorted(DRIVER_STEPS))
+        raise ValueError(f"unknown signal {name}{did_you_mean(_SIG.sub('', name), known)}")
     if short in _NOT_FOR_STOPPING:
         raise ValueError(f"{short} does not end a process")
     if short == "KILL":

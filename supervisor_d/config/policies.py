@@ -6,9 +6,10 @@ from typing import Any
 
 from supervisor_d.config.keys import CommonKeys, LimitKeys, LogKeys, RestartKeys
 from supervisor_d.config.site import Site
-from supervisor_d.core.spec import Limits, LogPolicy, RestartPolicy, RolloutPolicy, StopStep
+from supervisor_d.core.spec import DRIVER_STEPS, Limits, LogPolicy, RestartPolicy, RolloutPolicy, StopStep
 from supervisor_d.core.units import format_duration
 from supervisor_d.programs.base import Program
+from supervisor_d.programs.registry import PROGRAMS
 
 MAX_STOP_STEPS = 16
 
@@ -23,7 +24,11 @@ def stop_list(site: Site, keys: CommonKeys, program: Program, own: Any) -> tuple
         site.problem("KILL must be the last step: nothing is left for one after it", "stop")
     if len(keys.stop) > MAX_STOP_STEPS:
         site.problem(f"has more than {MAX_STOP_STEPS} steps", "stop")
-    return keys.stop
+    for word in dict.fromkeys(step.signal for step in keys.stop):
+        if word in DRIVER_STEPS and word not in program.traits.driver_steps:
+            able = " and ".join(sorted(p.name for p in PROGRAMS.values() if word in p.traits.driver_steps))
+            site.problem(f"{word} is a step of {able} pools; a {program.name} pool can be sent signals only", "stop")
+    return keys.stop if own is None else program.stop_for(own, keys.stop)
 
 
 def restart_policy(site: Site, keys: RestartKeys | None, program: Program) -> RestartPolicy:

@@ -1,9 +1,9 @@
 """Effects as data: all that the core may ever ask for.  Each carries its reason, in words for an operator.
 
 The runtime alone performs them.  Performing an action yields, before anything else is planned, the event that keeps
-the plan from asking again: Spawn -> SpawnBegan, Signal -> StopSignalled, Kill -> KillSent, Scale -> ScaleAsked,
-Forget -> Forgotten, RecordSuccess -> SuccessRecorded, DropPool -> PoolRemoved; PassGate and ConcludeRollout change
-Desired.
+the plan from asking again: Spawn -> SpawnBegan, Signal and DriverStep -> StopSignalled, Kill -> KillSent,
+Scale -> ScaleAsked, Restore -> RestoreAsked, Forget -> Forgotten, RecordSuccess -> SuccessRecorded,
+DropPool -> PoolRemoved; PassGate and ConcludeRollout change Desired.
 """
 
 from __future__ import annotations
@@ -40,6 +40,21 @@ class Signal:
     deadline: float | None
     reason: str
     expected: bool
+    left: str = ""
+    """What work it still has in hand, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverStep:
+    """Have the program's driver carry out step `step` of the stop list, which is no signal."""
+
+    id: str
+    word: str
+    step: int
+    deadline: float | None
+    reason: str
+    expected: bool
+    left: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,7 @@ class Kill:
     id: str
     reason: str
     expected: bool
+    left: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +73,14 @@ class Scale:
 
     id: str
     workers: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Give back what an ended process held."""
+
+    id: str
     reason: str
 
 
@@ -105,4 +129,16 @@ class DropPool:
     reason: str
 
 
-Action = Spawn | Signal | Kill | Scale | Forget | RecordSuccess | PassGate | ConcludeRollout | DropPool
+Action = (
+    Spawn
+    | Signal
+    | DriverStep
+    | Kill
+    | Scale
+    | Restore
+    | Forget
+    | RecordSuccess
+    | PassGate
+    | ConcludeRollout
+    | DropPool
+)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from supervisor_d.core.aftercare import is_waiting
 from supervisor_d.core.desired import Desired, DesiredPool
-from supervisor_d.core.observed import Observed
+from supervisor_d.core.observed import Observed, PoolFacts
 from supervisor_d.core.process import State
 from supervisor_d.core.rollout import finished_slots
 
@@ -55,8 +56,13 @@ def _dependencies(pool: DesiredPool, desired: Desired) -> Iterator[DesiredPool]:
 def held_by(pool: DesiredPool, desired: Desired, observed: Observed) -> tuple[str, ...]:
     """The dependents, near and far, that must be gone before `pool` may stop: they are to stop too, and still run."""
     return tuple(
-        other.name for other in _dependents(pool, desired) if not other.running and observed.pool(other.name).processes
+        other.name for other in _dependents(pool, desired) if not other.running and _is_left(observed.pool(other.name))
     )
+
+
+def _is_left(facts: PoolFacts) -> bool:
+    """What only waits for a broker that is away holds nobody: it may wait for `pool` itself."""
+    return any(not is_waiting(process) for process in facts.processes.values())
 
 
 def _dependents(pool: DesiredPool, desired: Desired) -> list[DesiredPool]:

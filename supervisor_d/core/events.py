@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from supervisor_d.core.process import Exit, Policy, Process
+from supervisor_d.core.process import Exit, Policy, Process, TasksLeft
 from supervisor_d.core.spec import Role
 
 
@@ -104,6 +104,47 @@ class StopSignalled:
 
 
 @dataclass(frozen=True, slots=True)
+class StepDone:
+    """Step `step` of the stop list did all it can, before its time: the next may follow."""
+
+    id: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class TasksReported:
+    """The driver read what work a process has in hand; told while it stops."""
+
+    id: str
+    tasks: TasksLeft
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreAsked:
+    """What an ended process held is being given back."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What an ended process held was given back: `summary` says what; empty when it held nothing."""
+
+    id: str
+    summary: str
+    restored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreFailed:
+    """It could not be given back.  `away`: because the broker cannot be reached, so that it is tried until it can."""
+
+    id: str
+    reason: str
+    away: bool
+
+
+@dataclass(frozen=True, slots=True)
 class KillSent:
     """SIGKILL was sent to the whole tree."""
 
@@ -192,6 +233,11 @@ Event = (
     | Remarked
     | ScaleAsked
     | StopSignalled
+    | StepDone
+    | TasksReported
+    | RestoreAsked
+    | Restored
+    | RestoreFailed
     | KillSent
     | MainExited
     | TreeEmptied

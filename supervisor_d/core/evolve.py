@@ -11,13 +11,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import assert_never
 
+from supervisor_d.core import aftercare
 from supervisor_d.core import events as ev
 from supervisor_d.core.observed import Observed, PoolFacts, SlotFacts
-from supervisor_d.core.process import Exit, IllegalTransitionError, Process, State, StopProgress
+from supervisor_d.core.process import Aftercare, Exit, IllegalTransitionError, Process, State, StopProgress
 from supervisor_d.core.restart import after_unexpected_end, was_stable
 
 _S = State
 _ALIVE = (_S.STARTING, _S.READY, _S.STOPPING, _S.KILLING)
+_TOLD_ANY_TIME = (
+    ev.WorkersReported,
+    ev.WorkerExited,
+    ev.Remarked,
+    ev.NotReadyYet,
+    ev.StepDone,
+    ev.TasksReported,
+    ev.ShimLost,
+    ev.ShimReplaced,
+)
 
 
 def _table() -> dict[tuple[State, type], State]:
@@ -30,6 +41,9 @@ def _table() -> dict[tuple[State, type], State]:
         (_S.EXITED, ev.KillSent): _S.EXITED,
         (_S.EXITED, ev.TreeEmptied): _S.EXITED,
         (_S.EXITED, ev.Forgotten): _S.EXITED,
+        (_S.EXITED, ev.RestoreAsked): _S.EXITED,
+        (_S.EXITED, ev.Restored): _S.EXITED,
+        (_S.EXITED, ev.RestoreFailed): _S.EXITED,
     }
     for state in (_S.STARTING, _S.STOPPING, _S.KILLING):
         table[state, ev.Spawned] = state
@@ -38,7 +52,7 @@ def _table() -> dict[tuple[State, type], State]:
         table[state, ev.MainExited] = _S.EXITED
         table[state, ev.KillSent] = _S.KILLING
     for state in _S:
-        for told in (ev.WorkersReported, ev.WorkerExited, ev.Remarked, ev.NotReadyYet, ev.ShimLost, ev.ShimReplaced):
+        for told in _TOLD_ANY_TIME:
             table[state, told] = state
     for state in (_S.READY, _S.STOPPING, _S.KILLING, _S.EXITED):
         table[state, ev.BecameReady] = state
@@ -58,6 +72,11 @@ ProcessEvent = (
     | ev.Remarked
     | ev.ScaleAsked
     | ev.StopSignalled
+    | ev.StepDone
+    | ev.TasksReported
+    | ev.RestoreAsked
+    | ev.Restored
+    | ev.RestoreFailed
     | ev.KillSent
     | ev.MainExited
     | ev.TreeEmptied
@@ -151,7 +170,8 @@ def _process_event(observed: Observed, event: ProcessEvent, now: float) -> Obser
 
 
 _Lived = ev.Spawned | ev.SpawnFailed | ev.MainExited | ev.TreeEmptied | ev.ShimLost | ev.ShimReplaced
-_Asked = ev.ScaleAsked | ev.StopSignalled | ev.KillSent
+_Asked = ev.ScaleAsked | ev.StopSignalled | ev.StepDone | ev.KillSent
+_Cared = ev.RestoreAsked | ev.Restored | ev.RestoreFailed
 
 
 def _add_fact(process: Process, event: ProcessEvent, now: float) -> Process:
@@ -159,8 +179,12 @@ def _add_fact(process: Process, event: ProcessEvent, now: float) -> Process:
     match event:
         case ev.Spawned() | ev.SpawnFailed() | ev.MainExited() | ev.TreeEmptied() | ev.ShimLost() | ev.ShimReplaced():
             return _lived(process, event)
-        case ev.ScaleAsked() | ev.StopSignalled() | ev.KillSent():
+        case ev.ScaleAsked() | ev.StopSignalled() | ev.StepDone() | ev.KillSent():
             return _asked(process, event, now)
+        case ev.RestoreAsked() | ev.Restored() | ev.RestoreFailed():
+            return replace(process, aftercare=_cared(process, event, now))
+        case ev.TasksReported():
+            return replace(process, tasks=event.tasks)
         case ev.BecameReady():
             fresh = process.state is State.READY and process.ready_at is None
             return replace(process, ready_at=now) if fresh else process
@@ -201,10 +225,34 @@ def _asked(process: Process, event: _Asked, now: float) -> Process:
         case ev.ScaleAsked():
             return replace(process, scale_asked=event.workers, scale_asked_at=now)
         case ev.StopSignalled():
-            return replace(process, stop=StopProgress(event.step, event.deadline, event.reason, event.expected))
+            began = _stop_began(process, now)
+            stop = StopProgress(event.step, event.deadline, event.reason, event.expected, began_at=began)
+            return replace(process, stop=stop)
+        case ev.StepDone():
+            if process.stop is None or process.stop.step != event.step:
+                return process  # its time was up before it was done
+            return replace(process, stop=replace(process.stop, done=True))
         case ev.KillSent():
             last = len(process.policy.stop) - 1
-            return replace(process, stop=StopProgress(last, None, event.reason, event.expected))
+            stop = StopProgress(last, None, event.reason, event.expected, began_at=_stop_began(process, now))
+            return replace(process, stop=stop)
+        case _:
+            assert_never(event)
+
+
+def _stop_began(process: Process, now: float) -> float:
+    return now if process.stop is None else process.stop.began_at
+
+
+def _cared(process: Process, event: _Cared, now: float) -> Aftercare:
+    """What became of what it held."""
+    match event:
+        case ev.RestoreAsked():
+            return aftercare.asked(process.aftercare)
+        case ev.Restored():
+            return Aftercare(process.aftercare.attempts, done=True)
+        case ev.RestoreFailed():
+            return aftercare.failed(process.aftercare, event.reason, now, away=event.away)
         case _:
             assert_never(event)
 
@@ -224,6 +272,8 @@ def _account(facts: PoolFacts, before: Process, after: Process, event: ProcessEv
         return facts
     if isinstance(event, ev.WorkerExited):
         return replace(facts, worker_exits_total=_count(facts.worker_exits_total, exit_kind(event.exit)))
+    if isinstance(event, ev.Restored):
+        return replace(facts, restored_messages_total=facts.restored_messages_total + event.restored)
     if isinstance(event, ev.ShimLost) and before.live:
         return replace(facts, restarts_total=_count(facts.restarts_total, "shim-lost"))
     if not isinstance(event, ev.MainExited | ev.SpawnFailed):

@@ -71,6 +71,8 @@ def describe_event(event: ev.Event, observed: Observed) -> Note | None:
             return _about_pool(event)
         case ev.NotReadyYet() | ev.SpawnBegan() | ev.ScaleAsked() | ev.StopSignalled() | ev.KillSent() | ev.Forgotten():
             return None
+        case ev.StepDone() | ev.TasksReported() | ev.RestoreAsked():
+            return None
         case ev.Adopted(process=process):
             reason = f"taken over from a former daemon, {process.state}"
             return Note("event", "adopted", process.pool, process.id, reason)
@@ -94,6 +96,8 @@ _ProcessFact = (
     | ev.Remarked
     | ev.MainExited
     | ev.TreeEmptied
+    | ev.Restored
+    | ev.RestoreFailed
     | ev.ShimLost
     | ev.ShimReplaced
 )
@@ -120,6 +124,8 @@ def _process_reason(event: _ProcessFact, observed: Observed) -> str:
             return f"{describe_exit(event.exit)}, {_expected(event.id, observed)}"
         case ev.TreeEmptied():
             return _emptied(event)
+        case ev.Restored() | ev.RestoreFailed():
+            return _restored(event, observed)
         case ev.ShimLost():
             return "its shim died"
         case ev.ShimReplaced():
@@ -147,15 +153,25 @@ def _emptied(event: ev.TreeEmptied) -> str:
     return left + ("nothing is left of its tree" if event.proven else "nothing is known to be left (not proven)")
 
 
+def _restored(event: ev.Restored | ev.RestoreFailed, observed: Observed) -> str:
+    """A failure is told once, however often it is tried; and when there is another reason."""
+    if isinstance(event, ev.Restored):
+        return event.summary
+    process = observed.find(event.id)
+    if process is not None and process.aftercare.last_error == event.reason:
+        return ""
+    return f"what it held is not given back yet: {event.reason}"
+
+
 def describe_action(action: act.Action) -> Note:
     """An action as a line."""
     match action:
         case act.Spawn() if action.role != "serve":
             return Note("action", _name(action), action.pool, action.id, f"{action.role}: {action.reason}")
-        case act.Spawn() | act.Kill() | act.Forget():
+        case act.Spawn() | act.Restore() | act.Forget():
             return Note("action", _name(action), pool_of(action.id), action.id, action.reason)
-        case act.Signal():
-            return Note("action", _name(action), pool_of(action.id), action.id, f"{action.signal}: {action.reason}")
+        case act.Signal() | act.DriverStep() | act.Kill():
+            return Note("action", _name(action), pool_of(action.id), action.id, _stop_reason(action))
         case act.Scale():
             reason = f"to {action.workers} workers: {action.reason}"
             return Note("action", _name(action), pool_of(action.id), action.id, reason)
@@ -166,6 +182,20 @@ def describe_action(action: act.Action) -> Note:
             return Note("action", _name(action), action.pool, action.pool, reason)
         case act.RecordSuccess() | act.DropPool():
             return Note("action", _name(action), action.pool, action.pool, action.reason)
+        case _:
+            assert_never(action)
+
+
+def _stop_reason(action: act.Signal | act.DriverStep | act.Kill) -> str:
+    """`QUIT: stopped by alice; still there 30 s after TERM; 2 tasks left, the oldest 41 s: shop.tasks.export`."""
+    reason = f"{action.reason}; {action.left}" if action.left else action.reason
+    match action:
+        case act.Signal():
+            return f"{action.signal}: {reason}"
+        case act.DriverStep():
+            return f"{action.word}: {reason}"
+        case act.Kill():
+            return reason
         case _:
             assert_never(action)
 

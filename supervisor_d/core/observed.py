@@ -54,6 +54,8 @@ class PoolFacts:
     exits_total: Mapping[str, int] = field(default_factory=dict)
     """Ends of main processes by kind: `ok`, `error`, `signal`, `oom`, `unknown`; and `spawn-failed`."""
     worker_exits_total: Mapping[str, int] = field(default_factory=dict)
+    restored_messages_total: int = 0
+    """Messages that ended processes had taken and not finished, given back to their queues."""
 
     @property
     def serving(self) -> tuple[Process, ...]:

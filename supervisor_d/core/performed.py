@@ -18,10 +18,14 @@ def performed(action: act.Action) -> ev.Event | None:
             return ev.SpawnBegan(id, pool, slot, generation, workers, policy, epoch, reason, role)
         case act.Signal(id, _, step, deadline, reason, expected):
             return ev.StopSignalled(id, step, deadline, reason, expected)
+        case act.DriverStep(id, _, step, deadline, reason, expected):
+            return ev.StopSignalled(id, step, deadline, reason, expected)
         case act.Kill(id, reason, expected):
             return ev.KillSent(id, reason, expected)
         case act.Scale(id, workers, reason):
             return ev.ScaleAsked(id, workers, reason)
+        case act.Restore(id):
+            return ev.RestoreAsked(id)
         case act.Forget(id):
             return ev.Forgotten(id)
         case act.RecordSuccess(pool, generation):

@@ -32,13 +32,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from supervisor_d.core import actions as act
-from supervisor_d.core import rollout, trial
+from supervisor_d.core import aftercare, rollout, stopping, trial
 from supervisor_d.core.capacity import Capacity
 from supervisor_d.core.dependencies import held_by, waits_for
 from supervisor_d.core.desired import Desired, DesiredPool
 from supervisor_d.core.observed import Observed, PoolFacts, SlotFacts
 from supervisor_d.core.process import Policy, Process, State, StopProgress, process_id
-from supervisor_d.core.spec import Role
+from supervisor_d.core.spec import DRIVER_STEPS, Role
 
 SCALE_RETRY_SECONDS = 10.0
 
@@ -136,11 +136,11 @@ class _PoolPlan:
     def _next_step(self, process: Process, stop: StopProgress) -> None:
         if stop.deadline is None or process.kill_sent:
             return
-        if self.now < stop.deadline:
-            self.draft.wake(stop.deadline)
+        due = stopping.next_step_at(process, stop)
+        if self.now < due:
+            self.draft.wake(due)
             return
-        waited = process.policy.stop[stop.step]
-        reason = f"{stop.reason}; still there {waited.wait_seconds:g} s after {waited.signal}"
+        reason = stopping.why_next(process, stop, self.now)
         self._stop_step(process, stop.step + 1, reason, expected=stop.expected)
 
     def _start_deadline(self, process: Process) -> None:
@@ -158,13 +158,14 @@ class _PoolPlan:
         self._stop_step(process, step, reason, expected=expected)
 
     def _stop_step(self, process: Process, step: int, reason: str, *, expected: bool) -> None:
-        wanted = process.policy.stop[step]
+        wanted, left = process.policy.stop[step], stopping.left(process, self.now)
         if wanted.signal == "KILL" or process.ended:
-            self._do(act.Kill(process.id, reason, expected), process)
+            self._do(act.Kill(process.id, reason, expected, left), process)
             return
         deadline = self.now + wanted.wait_seconds
         self.draft.wake(deadline)
-        self._do(act.Signal(process.id, wanted.signal, step, deadline, reason, expected), process)
+        kind = act.DriverStep if wanted.signal in DRIVER_STEPS else act.Signal
+        self._do(kind(process.id, wanted.signal, step, deadline, reason, expected, left), process)
 
     # 2. verdict
 
@@ -330,6 +331,18 @@ class _PoolPlan:
             self._do(act.RecordSuccess(pool.name, pool.generation, "exited with code 0"))
         for process in self.processes:
             if process.ended and process.empty:
-                self._do(act.Forget(process.id, "its tree is empty"))
+                self._care_for(process)
         if pool.removed and not self.processes:
             self._do(act.DropPool(pool.name, "it left the config and nothing of it is left"))
+
+    def _care_for(self, process: Process) -> None:
+        """What it held is given back, and then it is forgotten."""
+        care = process.aftercare
+        if not aftercare.needed(process):
+            failed = f"; what it held could not be given back: {care.last_error}" if care.last_error else ""
+            self._do(act.Forget(process.id, f"its tree is empty{failed}"))
+        elif self.now < care.not_before:
+            self.draft.wake(care.not_before)
+        elif not care.under_way:
+            again = f", try {care.attempts + 1}" if care.attempts else ""
+            self._do(act.Restore(process.id, f"its tree is empty: what it held goes back{again}"))

@@ -74,6 +74,35 @@ class StopProgress:
     reason: str
     expected: bool
     """False when the process is stopped for a fault of its own (start timeout, lost shim): its slot backs off."""
+    done: bool = False
+    """The step did all it can: the next need not wait for the deadline."""
+    began_at: float = 0.0
+    """When its first step was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class TasksLeft:
+    """The work that a process has in hand, as its driver reads it.  Times are monotonic seconds."""
+
+    active: int = 0
+    reserved: int = 0
+    """Taken from the queue, and not begun."""
+    unsafe: int = 0
+    """How many of the active would be lost if they were interrupted."""
+    oldest_started_at: float | None = None
+    oldest_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Aftercare:
+    """How far giving back what an ended process held has come."""
+
+    attempts: int = 0
+    under_way: bool = False
+    not_before: float = 0.0
+    done: bool = False
+    """Nothing is held any more, or nothing can be done about it."""
+    last_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +133,9 @@ class Process:
     scale_asked_at: float = 0.0
     remark: str = ""
     """What the program says of itself, for people; nothing decides by it."""
+    tasks: TasksLeft | None = None
+    """None: its driver does not know, or the program has no such thing."""
+    aftercare: Aftercare = Aftercare()
     unready: str = ""
     """How its probes were last not answered well, while it is starting."""
     role: Role = "serve"

@@ -16,12 +16,25 @@ Role = Literal["serve", "preflight", "canary"]
 """What a process is there for: to do the pool's work, or to try a new generation out (core/trial.py)."""
 
 
+DRAIN = "DRAIN"
+"""Have the program take no more work; over as soon as it says so."""
+KILL_WORKERS = "KILL-WORKERS"
+"""SIGKILL the workers inside the process; its main process then gives back what they had and ends."""
+DRIVER_STEPS = frozenset({DRAIN, KILL_WORKERS})
+"""Steps of a stop list that are no signal to the main process: the program's driver carries them out."""
+
+
 @dataclass(frozen=True, slots=True)
 class StopStep:
-    """One step of a stop list: send `signal`, then wait `wait_seconds` for the end.  KILL is last, for ever."""
+    """One step of a stop list: send `signal`, then wait `wait_seconds` for the end.  KILL is last, for ever.
+
+    `signal` may also be one of DRIVER_STEPS.  `unsafe_wait_seconds` is how long after the begin of the whole stop the
+    step goes on waiting while work runs that would be lost if it were interrupted.
+    """
 
     signal: str
     wait_seconds: float = 0.0
+    unsafe_wait_seconds: float = 0.0
 
     def __str__(self) -> str:
         return self.signal if self.signal == "KILL" else f"{self.signal} {self.wait_seconds:g}s"
@@ -119,6 +132,8 @@ class Traits:
     exclusive: at most one process ever, also during a rollout: stop first, then start (beat).
     oneshot: runs to its end; exit 0 is success and belongs to the generation.
     respawn: may a slot start again at the main process's exit, or only once its whole tree is empty.
+    driver_steps: which of DRIVER_STEPS its stop list may hold.
+    aftercare: what its processes had taken and not finished is given back after their end, before they are forgotten.
     ready_by: `exec` is ready once exec succeeded (and its probes answered); `driver` waits for the program's own word.
     """
 
@@ -127,6 +142,8 @@ class Traits:
     oneshot: bool = False
     respawn: Respawn = "when-empty"
     ready_by: ReadyBy = "exec"
+    driver_steps: tuple[str, ...] = ()
+    aftercare: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from supervisor_d.core.aftercare import is_left
 from supervisor_d.core.dependencies import waits_for
 from supervisor_d.core.desired import Desired, DesiredPool, Trial
 from supervisor_d.core.evolve import describe_exit
@@ -174,7 +175,7 @@ def _tried(trial: Trial) -> str:
 
 
 def _stopping(pool: DesiredPool, facts: PoolFacts) -> tuple[str, str]:
-    left = sum(1 for process in facts.processes.values() if not process.empty)
+    left = sum(1 for process in facts.processes.values() if is_left(process))
     if left:
         return "stopping", f"{pool.stop_reason}; {left} left"
     return "stopped", pool.stop_reason

@@ -28,8 +28,9 @@ class Program(Protocol):
     default_restart_when: str
     default_workers: int
 
-    def stop_for(self, keys: Any) -> tuple[StopStep, ...]:
-        """The stop list of a pool that names none: `default_stop` (what the reference shows), fitted to its keys."""
+    def stop_for(self, keys: Any, given: tuple[StopStep, ...] = ()) -> tuple[StopStep, ...]:
+        """The stop list of a pool that names `given`, or none: then `default_stop` (what the reference shows).  Fitted
+        to its keys."""
         ...
 
     def sizes(self, spec: PoolSpec, workers: int) -> tuple[int, ...]:

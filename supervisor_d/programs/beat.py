@@ -74,9 +74,9 @@ class CeleryBeat:
     default_restart_when = "always"
     default_workers = 1
 
-    def stop_for(self, keys: Any) -> tuple[StopStep, ...]:
+    def stop_for(self, keys: Any, given: tuple[StopStep, ...] = ()) -> tuple[StopStep, ...]:
         """The default for all keys: TERM makes beat write its schedule and leave, in a fraction of a second."""
-        return self.default_stop
+        return given or self.default_stop
 
     def sizes(self, spec: PoolSpec, workers: int) -> tuple[int, ...]:
         """Never more than one."""

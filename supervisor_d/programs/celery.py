@@ -4,24 +4,47 @@ A pool's `workers` are pool processes; they are spread over nodes of at most `co
 the other, so that scaling never resizes a node but the last: 10 workers with `concurrency: 4` are nodes of 4, 4, 2.
 
 Signals go to the main process alone.  A TERM to the group would end the tasks inside the pool processes and lose
-them; TERM to main waits for the running tasks, QUIT cancels them and gives unacknowledged messages back, and KILL
-leaves what was delivered to the visibility timeout of the broker.
+them.  The stop is a conversation:
+
+    DRAIN          by the agent: nothing more is taken.  Without it a TERM hides what was just popped until the exit
+    TERM           the running tasks may end; with `unsafe_grace` for those that an interruption would lose
+    QUIT           the running tasks are cancelled, and what is not acknowledged goes back to its queue
+    KILL-WORKERS   a task that ignores that: its pool process is killed, and the main process still gives all back
+    KILL           the whole tree; what it held is given back by a helper of the agent (core/aftercare.py)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, Role, RolloutPolicy, StopStep, Traits
-from supervisor_d.core.units import Range
+from supervisor_d.core.spec import (
+    DRAIN,
+    KILL_WORKERS,
+    Installed,
+    Launch,
+    LaunchContext,
+    PoolSpec,
+    Role,
+    RolloutPolicy,
+    StopStep,
+    Traits,
+)
+from supervisor_d.core.units import Duration, Range
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
 
 AGENT = "supervisor_d_celery_agent"
+"""Module of supervisor_d/agents/: a worker imports it with -I."""
 CANARY_ENV = "SUPERVISOR_D_CANARY"
 """Tells our agent that this node is to come up and to take no message."""
-"""Module of supervisor_d/agents/: a worker imports it with -I, beat is run by it."""
+AGENT_DIR_ENV = "SUPERVISOR_D_AGENT_DIR"
+"""Where the agent keeps its heartbeat and its ledger: the process's private directory."""
+AGENT_OFF_ENV = "SUPERVISOR_D_AGENT_OFF"
+AGENT_FEATURES = (
+    "heartbeat", "drain", "ledger", "repair", "pool", "settings", "stamp", "freeze", "oom", "stacks",
+)  # fmt: skip
+"""What `agent_off` may name."""
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 LARGEST_DEFAULT_NODE = 8
@@ -77,12 +100,22 @@ class CeleryKeys:
         default=1, metadata={"doc": "Messages that a node takes for each of its pool processes (prefetch multiplier)."}
     )
     loglevel: LogLevel = field(default="INFO", metadata={"doc": "The least level that is logged."})
+    unsafe_grace: Duration = field(
+        default=600.0,
+        metadata={
+            "doc": "How long a stop waits, in all, behind TERM, while tasks run that were acknowledged before they "
+            "began: to interrupt one is to lose it."
+        },
+    )
     agent: bool = field(
         default=True,
         metadata={
             "doc": "Load our agent, which tells when the worker consumes.  Without it a worker counts as ready as "
             "soon as it was started."
         },
+    )
+    agent_off: tuple[str, ...] = field(
+        default=(), metadata={"doc": "Features of the agent that stay off, like `ledger`; see celery.md."}
     )
     args: tuple[str, ...] = field(default=(), metadata={"doc": "More arguments for `celery worker`, as in a shell."})
 
@@ -92,15 +125,24 @@ class CeleryWorker:
 
     name = "celery"
     keys_type: type = CeleryKeys
-    traits = Traits(respawn="when-empty", ready_by="driver")
-    default_stop: tuple[StopStep, ...] = (StopStep("TERM", 60.0), StopStep("QUIT", 10.0), StopStep("KILL"))
+    traits = Traits(respawn="when-empty", ready_by="driver", driver_steps=(DRAIN, KILL_WORKERS), aftercare=True)
+    default_stop: tuple[StopStep, ...] = (
+        StopStep(DRAIN, 2.0),
+        StopStep("TERM", 30.0),
+        StopStep("QUIT", 4.0),
+        StopStep(KILL_WORKERS, 3.0),
+        StopStep("KILL"),
+    )
     default_rollout = RolloutPolicy(max_surge=1, max_unavailable=0)
     default_restart_when = "always"
     default_workers = 1
 
-    def stop_for(self, keys: Any) -> tuple[StopStep, ...]:
-        """The default for all keys."""
-        return self.default_stop
+    def stop_for(self, keys: Any, given: tuple[StopStep, ...] = ()) -> tuple[StopStep, ...]:
+        """Behind TERM, unsafe tasks may have their longer grace."""
+        steps = given or self.default_stop
+        return tuple(
+            replace(step, unsafe_wait_seconds=keys.unsafe_grace) if step.signal == "TERM" else step for step in steps
+        )
 
     def sizes(self, spec: PoolSpec, workers: int) -> tuple[int, ...]:
         """Full nodes first, the rest in the last one."""
@@ -118,6 +160,7 @@ class CeleryWorker:
         env = python_environment(spec, context)
         if keys.agent:
             env = with_agents(env, context.agents_dir)
+            env = {**env, AGENT_DIR_ENV: context.private_dir, AGENT_OFF_ENV: ",".join(keys.agent_off)}
         if context.role == "canary":
             env = {**env, CANARY_ENV: "1"}
         return launch_of(spec, context, argv, env, agent=keys.agent)
@@ -155,5 +198,8 @@ def _problems(keys: CeleryKeys, spec: PoolSpec) -> Iterator[tuple[str, str]]:
             yield "queues", f"{queue!r} is not the name of one queue"
     if why := owned_argument(keys.args, OWNED_ARGS):
         yield "args", why
+    for name in keys.agent_off:
+        if name not in AGENT_FEATURES:
+            yield "agent_off", f"the agent has no feature {name!r}; there are: {', '.join(AGENT_FEATURES)}"
     if spec.listeners:
         yield "bind", "a Celery worker serves no socket"

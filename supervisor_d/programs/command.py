@@ -33,9 +33,9 @@ class Command:
     default_restart_when = "always"
     default_workers = 1
 
-    def stop_for(self, keys: Any) -> tuple[StopStep, ...]:
+    def stop_for(self, keys: Any, given: tuple[StopStep, ...] = ()) -> tuple[StopStep, ...]:
         """The default: nothing is known of the program."""
-        return self.default_stop
+        return given or self.default_stop
 
     def sizes(self, spec: PoolSpec, workers: int) -> tuple[int, ...]:
         """One process for each worker."""

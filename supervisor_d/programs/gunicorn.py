@@ -115,10 +115,10 @@ class Gunicorn:
     default_restart_when = "always"
     default_workers = 1
 
-    def stop_for(self, keys: Any) -> tuple[StopStep, ...]:
+    def stop_for(self, keys: Any, given: tuple[StopStep, ...] = ()) -> tuple[StopStep, ...]:
         """TERM for a second longer than gunicorn itself waits for its workers; QUIT then makes it kill them."""
         grace = math.ceil(keys.graceful_timeout)
-        return (StopStep("TERM", grace + 1.0), StopStep("QUIT", QUIT_SECONDS), StopStep("KILL"))
+        return given or (StopStep("TERM", grace + 1.0), StopStep("QUIT", QUIT_SECONDS), StopStep("KILL"))
 
     def sizes(self, spec: PoolSpec, workers: int) -> tuple[int, ...]:
         """One master holds all workers; none of them, no master."""

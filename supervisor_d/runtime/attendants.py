@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from supervisor_d.core.events import NotReadyYet
+from supervisor_d.core.events import NotReadyYet, StepDone
 from supervisor_d.core.process import Process, State
 from supervisor_d.core.spec import Launch, PoolSpec, Role
 from supervisor_d.programs.addresses import parse_address, private_socket
-from supervisor_d.runtime.drivers.base import Driver
+from supervisor_d.runtime.drivers.base import Driver, Tell
 from supervisor_d.runtime.drivers.registry import DRIVERS
 from supervisor_d.runtime.host import Emit
 from supervisor_d.runtime.probes import Prober, Where
@@ -36,13 +36,19 @@ class Attended:
 class Attendants:
     """Looks after every process of the daemon; all methods are called from the event loop and return at once.
 
-    `addresses` are a pool's listeners as they are bound; `private_dir` is the directory of one process's own.
+    `addresses` are a pool's listeners as they are bound; `private_dir` is the directory of one process's own; `tell`
+    sends a datagram to a process's agent.
     """
 
     def __init__(
-        self, emit: Emit, addresses: Callable[[str], tuple[str, ...]], private_dir: Callable[[str], str]
+        self,
+        emit: Emit,
+        addresses: Callable[[str], tuple[str, ...]],
+        private_dir: Callable[[str], str],
+        tell: Tell = lambda *_: None,
     ) -> None:
         self._emit = emit
+        self._tell = tell
         self._addresses = addresses
         self._private_dir = private_dir
         self._readiness = Readiness(emit)
@@ -80,6 +86,26 @@ class Attendants:
         if attended is not None and attended.driver is not None:
             attended.driver.scale(process_id, workers)
 
+    def step(self, process_id: str, word: str, step: int) -> None:
+        """Carry out a step of the stop list that is no signal; over at once where there is no driver for it."""
+        attended = self._attended.get(process_id)
+        if attended is None or attended.driver is None:
+            self._emit(StepDone(process_id, step))
+        else:
+            attended.driver.step(process_id, word, step)
+
+    def stopping(self, process_id: str) -> None:
+        """A step of the stop list was sent."""
+        attended = self._attended.get(process_id)
+        if attended is not None and attended.driver is not None:
+            attended.driver.stopping(process_id)
+
+    def cut_off(self, process_id: str) -> None:
+        """Its shim died: nothing reaches its agent any more."""
+        attended = self._attended.get(process_id)
+        if attended is not None and attended.driver is not None:
+            attended.driver.cut_off(process_id)
+
     def ended(self, process_id: str) -> None:
         """The process's main ended, or nothing of it ever ran; unknown ids are ignored."""
         attended = self._attended.pop(process_id, None)
@@ -100,7 +126,7 @@ class Attendants:
         if program not in DRIVERS:
             return None
         if program not in self._drivers:
-            self._drivers[program] = DRIVERS[program](self._emit, self._driver_ready)
+            self._drivers[program] = DRIVERS[program](self._emit, self._driver_ready, self._tell)
         return self._drivers[program]
 
     def _driver_ready(self, process_id: str) -> None:

@@ -67,7 +67,7 @@ async def ask_exec(argv: tuple[str, ...], launch: Launch, account: Account | Non
     finally:
         loop.remove_reader(pidfd)
         os.close(pidfd)
-        _kill_tree(child)
+        kill_tree(child)
     return child.returncode
 
 
@@ -81,7 +81,7 @@ def _run(argv: tuple[str, ...], env: Mapping[str, str], cwd: str, account: Accou
     )  # fmt: skip
 
 
-def _kill_tree(child: subprocess.Popen[bytes]) -> None:
+def kill_tree(child: subprocess.Popen[bytes]) -> None:
     """SIGKILL a command, everything below it and everything in its session; reap it.
 
     While `child` is not reaped its pid, and so its process group, cannot be another's.  Descendants that moved to a

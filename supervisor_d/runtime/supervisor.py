@@ -54,6 +54,15 @@ class Attendants(Protocol):
     def scale(self, process_id: str, workers: int) -> None:
         """Bring a process to that many workers."""
 
+    def step(self, process_id: str, word: str, step: int) -> None:
+        """Carry out a step of the stop list that is no signal."""
+
+    def stopping(self, process_id: str) -> None:
+        """A step of the stop list was sent."""
+
+    def cut_off(self, process_id: str) -> None:
+        """Its shim died: nothing reaches its agent any more."""
+
     def ended(self, process_id: str) -> None:
         """The process's main ended, or nothing of it ever ran."""
 
@@ -94,7 +103,9 @@ class Supervisor:
         journal: Journal,
         context_of: ContextOf,
         fds_of: FdsOf,
+        restore: Callable[[str], None],
     ) -> None:
+        """`restore` gives back what an ended process held, and emits Restored or RestoreFailed."""
         self.host = host
         self.journal = journal
         self.intent = Intent()
@@ -108,6 +119,7 @@ class Supervisor:
         self._keeper = keeper
         self._context_of = context_of
         self._fds_of = fds_of
+        self._restore = restore
         self._inbox: deque[ev.Event] = deque()
         self._noted: dict[str, Progress] = {}
         """What each process's record says of its progress."""
@@ -250,6 +262,10 @@ class Supervisor:
             case ev.Adopted(process):
                 if process.pid is not None and process.exit is None:
                     self._start_attending(process.id)
+            case ev.StopSignalled(id) | ev.KillSent(id):
+                self._attendants.stopping(id)
+            case ev.ShimLost(id) | ev.ShimReplaced(id):
+                self._attendants.cut_off(id)
             case ev.MainExited(id) | ev.SpawnFailed(id):
                 self._attendants.ended(id)
             case _:
@@ -276,14 +292,12 @@ class Supervisor:
         match action:
             case act.Spawn():
                 self._spawn(action)
-            case act.Signal(id, signal):
-                crash.point("stop-before-signal")
-                self.host.signal(id, signal)
-                crash.point("stop-after-signal")
-            case act.Kill(id):
-                self.host.kill(id)
+            case act.Signal() | act.DriverStep() | act.Kill():
+                self._stop(action)
             case act.Scale(id, workers):
                 self._attendants.scale(id, workers)
+            case act.Restore(id):
+                self._restore(id)
             case act.Forget(id):
                 self.host.forget(id)
             case act.RecordSuccess(pool, generation, reason):
@@ -298,6 +312,18 @@ class Supervisor:
             case act.DropPool(pool):
                 self.change(intents.drop(self.intent, pool))
         self._note_progress(getattr(action, "id", ""))
+
+    def _stop(self, action: act.Signal | act.DriverStep | act.Kill) -> None:
+        """One step of a stop list."""
+        match action:
+            case act.Signal(id, signal):
+                crash.point("stop-before-signal")
+                self.host.signal(id, signal)
+                crash.point("stop-after-signal")
+            case act.DriverStep(id, word, step):
+                self._attendants.step(id, word, step)
+            case act.Kill(id):
+                self.host.kill(id)
 
     def _note_progress(self, process_id: str) -> None:
         """Keep the record up to date, after the effect: what a daemon that dies in between had done is done again."""

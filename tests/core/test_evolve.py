@@ -8,7 +8,7 @@ import pytest
 from supervisor_d.core import events as ev
 from supervisor_d.core.evolve import TRANSITIONS, describe_exit, evolve, exit_kind
 from supervisor_d.core.observed import Observed, PoolFacts, SlotFacts
-from supervisor_d.core.process import Exit, IllegalTransitionError, Process, State, StopProgress
+from supervisor_d.core.process import Aftercare, Exit, IllegalTransitionError, Process, State, StopProgress, TasksLeft
 from supervisor_d.core.spec import RestartPolicy, StopStep
 from tests.core.transcript import policy
 
@@ -23,9 +23,14 @@ FACTS: tuple[ev.Event, ...] = (
     ev.Remarked(ID, "stands by"),
     ev.ScaleAsked(ID, 3, "test"),
     ev.StopSignalled(ID, 0, 40.0, "test", expected=True),
+    ev.StepDone(ID, 0),
+    ev.TasksReported(ID, TasksLeft(active=2)),
     ev.KillSent(ID, "test", expected=True),
     ev.MainExited(ID, Exit(code=0)),
     ev.TreeEmptied(ID, proven=True, killed=0),
+    ev.RestoreAsked(ID),
+    ev.Restored(ID, "2 messages held", 2),
+    ev.RestoreFailed(ID, "refused", away=True),
     ev.ShimLost(ID),
     ev.ShimReplaced(ID),
     ev.Forgotten(ID),
@@ -101,8 +106,24 @@ class TestWhatFactsAdd:
         assert (life.state, life.pid, life.ready_at, life.exit, life.empty) == (
             State.EXITED, 4711, 10.0, Exit(signal=9), True,
         )  # fmt: skip
-        assert life.stop == StopProgress(2, None, "asked", expected=True)
+        assert life.stop == StopProgress(2, None, "asked", expected=True, began_at=10.0)
         assert life.kill_sent
+
+    def test_a_step_that_is_done_is_the_one_that_was_sent(self) -> None:
+        sent = after(process(State.READY), ev.StopSignalled(ID, 0, 40.0, "asked", expected=True))
+        assert sent.stop == StopProgress(0, 40.0, "asked", expected=True, began_at=10.0)
+        done = after(sent, ev.StepDone(ID, 0), now=11.0)
+        assert done.stop == replace(sent.stop, done=True)
+        later = after(done, ev.StopSignalled(ID, 1, 50.0, "asked", expected=True), now=20.0)
+        assert later.stop == StopProgress(1, 50.0, "asked", expected=True, began_at=10.0)
+        assert after(later, ev.StepDone(ID, 0), now=21.0) == later
+        assert after(process(State.READY), ev.StepDone(ID, 0)) == process(State.READY)
+
+    def test_what_was_restored_is_counted_and_no_longer_held(self) -> None:
+        ended = process(State.EXITED, empty=True, aftercare=Aftercare(2, under_way=True))
+        assert after(ended, ev.Restored(ID, "", 0)).aftercare == Aftercare(2, done=True)
+        assert facts_after(ended, ev.Restored(ID, "2 messages held", 2)).restored_messages_total == 2
+        assert after(ended, ev.RestoreFailed(ID, "refused", away=True)).aftercare.last_error == "refused"
 
     def test_an_answer_that_comes_again_changes_nothing(self) -> None:
         known = process(State.READY, ready_at=5.0)

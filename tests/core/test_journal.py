@@ -8,7 +8,7 @@ from supervisor_d.core import actions as act
 from supervisor_d.core import events as ev
 from supervisor_d.core.journal import History, Note, describe_action, describe_event, pool_of
 from supervisor_d.core.observed import Observed
-from supervisor_d.core.process import Exit
+from supervisor_d.core.process import Exit, TasksLeft
 from tests.core.transcript import Transcript, policy, pool
 
 ID = "web.0@g1.1"
@@ -34,6 +34,15 @@ EVENTS: list[tuple[ev.Event, str]] = [
     (ev.Remarked(ID, ""), ""),
     (ev.ScaleAsked(ID, 2, "why"), ""),
     (ev.StopSignalled(ID, 0, 9.0, "why", expected=True), ""),
+    (ev.StepDone(ID, 0), ""),
+    (ev.TasksReported(ID, TasksLeft(1)), ""),
+    (ev.RestoreAsked(ID), ""),
+    (ev.Restored(ID, "3 messages held", 3), "restored: 3 messages held"),
+    (ev.Restored(ID, ""), ""),
+    (
+        ev.RestoreFailed(ID, "connection refused", away=True),
+        "restore-failed: what it held is not given back yet: connection refused",
+    ),
     (ev.KillSent(ID, "why", expected=True), ""),
     (ev.MainExited(ID, Exit(code=3)), "main-exited: exited with code 3, by itself"),
     (ev.TreeEmptied(ID, proven=True, killed=0), "tree-emptied: nothing is left of its tree"),
@@ -72,6 +81,12 @@ class TestEvents:
         t.starts(ID)
         assert describe_event(ev.BecameReady(ID), t.observed) is None
 
+    def test_a_failure_to_restore_is_told_once_for_each_reason(self, t: Transcript) -> None:
+        failed = ev.RestoreFailed(ID, "connection refused", away=True)
+        t.hears(ev.Spawned(ID, 9), ev.MainExited(ID, Exit(code=0)), ev.RestoreAsked(ID), failed)
+        assert describe_event(failed, t.observed) is None
+        assert describe_event(ev.RestoreFailed(ID, "wrong password", away=False), t.observed) is not None
+
     @pytest.mark.parametrize(("expected", "text"), [(True, "as asked: why"), (False, "stopped: why")])
     def test_an_end_says_whether_it_was_asked_for(self, t: Transcript, expected: bool, text: str) -> None:
         t.hears(ev.StopSignalled(ID, 0, 9.0, "why", expected=expected))
@@ -87,6 +102,15 @@ ACTIONS: list[tuple[act.Action, Note]] = [
         Note("action", "spawn", "web", ID, "canary: why"),
     ),
     (act.Signal(ID, "TERM", 0, 9.0, "why", expected=True), Note("action", "signal", "web", ID, "TERM: why")),
+    (
+        act.Signal(ID, "QUIT", 1, 9.0, "why", expected=True, left="2 tasks left"),
+        Note("action", "signal", "web", ID, "QUIT: why; 2 tasks left"),
+    ),
+    (
+        act.DriverStep(ID, "DRAIN", 0, 9.0, "why", expected=True),
+        Note("action", "driver-step", "web", ID, "DRAIN: why"),
+    ),
+    (act.Restore(ID, "why"), Note("action", "restore", "web", ID, "why")),
     (act.Kill(ID, "why", expected=True), Note("action", "kill", "web", ID, "why")),
     (act.Scale(ID, 4, "why"), Note("action", "scale", "web", ID, "to 4 workers: why")),
     (act.Forget(ID, "why"), Note("action", "forget", "web", ID, "why")),

@@ -13,17 +13,21 @@ from supervisor_d.core.events import (
     FailureCleared,
     MainExited,
     NotReadyYet,
+    Restored,
+    RestoreFailed,
     ShimLost,
     Spawned,
     SpawnFailed,
+    StepDone,
     SuccessRecorded,
+    TasksReported,
     TreeEmptied,
     WorkersReported,
 )
 from supervisor_d.core.plan import SCALE_RETRY_SECONDS
-from supervisor_d.core.process import Exit
+from supervisor_d.core.process import Exit, TasksLeft
 from supervisor_d.core.spec import RestartPolicy, RolloutPolicy, StopStep, Traits
-from tests.core.transcript import BEAT, GUNICORN, ONESHOT, Transcript, policy, pool
+from tests.core.transcript import BEAT, CELERY, GUNICORN, ONESHOT, Transcript, policy, pool
 
 WEB = "web.0@g1.1"
 
@@ -160,6 +164,129 @@ class TestDeadlines:
         t.does()
         t.hears(ShimLost(WEB))
         t.does("kill web.0@g1.1")
+
+
+LADDER = (
+    StopStep("DRAIN", 2.0), StopStep("TERM", 30.0, 600.0), StopStep("QUIT", 4.0), StopStep("KILL-WORKERS", 3.0),
+    StopStep("KILL"),
+)  # fmt: skip
+
+
+def celery(name: str = "tasks", **others: Any) -> Transcript:
+    t = Transcript(pool(name, policy=policy(CELERY, stop=LADDER), **others))
+    t.does(f"spawn {name}.0@g1.1")
+    t.starts(f"{name}.0@g1.1")
+    return t
+
+
+class TestDriverSteps:
+    def test_the_whole_ladder_takes_the_sum_of_its_steps(self) -> None:
+        t = celery()
+        t.wants("tasks", running=False, stop_reason="asked")
+        for at, step in ((0.0, "DRAIN"), (2.0, "TERM"), (32.0, "QUIT"), (36.0, "KILL-WORKERS"), (39.0, "kill")):
+            t.at(at)
+            t.does(f"{step} tasks.0@g1.1")
+            t.does()
+        assert t.reasons == []
+
+    def test_a_step_that_did_all_it_can_is_followed_at_once(self) -> None:
+        t = celery()
+        t.wants("tasks", running=False, stop_reason="asked")
+        t.does("DRAIN tasks.0@g1.1")
+        t.at(1.1)
+        t.hears(StepDone("tasks.0@g1.1", 0))
+        t.does("TERM tasks.0@g1.1")
+        assert t.reasons == ["asked"]
+        t.hears(StepDone("tasks.0@g1.1", 0))
+        t.does()
+        assert t.sleeps_until == 31.1
+
+    def test_work_that_an_interruption_would_lose_has_a_longer_grace(self) -> None:
+        t = celery()
+        t.wants("tasks", running=False, stop_reason="asked")
+        t.does("DRAIN tasks.0@g1.1")
+        t.hears(StepDone("tasks.0@g1.1", 0), TasksReported("tasks.0@g1.1", TasksLeft(2, 0, 1, 0.0, "shop.pay")))
+        t.does("TERM tasks.0@g1.1")
+        t.at(30.0)
+        t.does()
+        assert t.sleeps_until == 600.0
+        t.at(90.0)
+        t.hears(TasksReported("tasks.0@g1.1", TasksLeft(1, 0, 0, 50.0, "shop.mail")))
+        t.does("QUIT tasks.0@g1.1")
+        assert t.reasons == ["asked; still there 90 s after TERM"]
+
+    def test_the_longer_grace_has_an_end_too(self) -> None:
+        t = celery()
+        t.wants("tasks", running=False, stop_reason="asked")
+        t.does("DRAIN tasks.0@g1.1")
+        t.hears(TasksReported("tasks.0@g1.1", TasksLeft(1, 0, 1, 0.0, "shop.pay")))
+        t.at(2.0)
+        t.does("TERM tasks.0@g1.1")
+        t.at(600.0)
+        t.does("QUIT tasks.0@g1.1")
+
+
+class TestAftercare:
+    def ended(self, t: Transcript) -> None:
+        t.ends("tasks.0@g1.1", Exit(signal=9))
+
+    def test_what_it_held_is_given_back_before_it_is_forgotten(self) -> None:
+        t = celery()
+        self.ended(t)
+        t.does("spawn tasks.0@g1.2", "restore tasks.0@g1.1")
+        t.does()
+        t.hears(Restored("tasks.0@g1.1", "3 messages held: 3 back in their queues", 3))
+        t.does("forget tasks.0@g1.1")
+
+    def test_a_broker_that_is_away_is_waited_for(self) -> None:
+        t = celery()
+        t.wants("tasks", running=False)
+        t.does("DRAIN tasks.0@g1.1")
+        self.ended(t)
+        for at, again in ((0.0, 0.5), (0.5, 1.5), (1.5, 3.5)):
+            t.at(at)
+            t.does("restore tasks.0@g1.1")
+            t.hears(RestoreFailed("tasks.0@g1.1", "refused", away=True))
+            t.does()
+            assert t.sleeps_until == again
+        assert t.reasons == []
+        t.at(3.5)
+        t.does("restore tasks.0@g1.1")
+        assert t.reasons == ["its tree is empty: what it held goes back, try 4"]
+        t.hears(Restored("tasks.0@g1.1", "", 0))
+        t.does("forget tasks.0@g1.1")
+
+    def test_what_waiting_does_not_mend_is_tried_three_times(self) -> None:
+        t = celery()
+        t.wants("tasks", running=False)
+        t.does("DRAIN tasks.0@g1.1")
+        self.ended(t)
+        for at in (0.0, 0.5, 1.5):
+            t.at(at)
+            t.does("restore tasks.0@g1.1")
+            t.hears(RestoreFailed("tasks.0@g1.1", "wrong password", away=False))
+        t.does("forget tasks.0@g1.1")
+        assert t.reasons == ["its tree is empty; what it held could not be given back: wrong password"]
+
+    def test_what_never_ran_held_nothing(self) -> None:
+        t = Transcript(pool("tasks", policy=policy(CELERY, stop=LADDER)))
+        t.does("spawn tasks.0@g1.1")
+        t.hears(SpawnFailed("tasks.0@g1.1", "cannot fork"))
+        t.does("spawn tasks.0@g1.2", "forget tasks.0@g1.1")
+
+    def test_the_broker_stops_when_all_that_can_be_given_back_is(self) -> None:
+        broker = pool("redis")
+        t = Transcript(broker, pool("tasks", policy=policy(CELERY, stop=LADDER), after=("redis",)))
+        t.does("spawn redis.0@g1.1")
+        t.starts("redis.0@g1.1")
+        t.does("spawn tasks.0@g1.2")
+        t.starts("tasks.0@g1.2")
+        t.wants_all(running=False)
+        t.does("DRAIN tasks.0@g1.2")
+        t.ends("tasks.0@g1.2", Exit(code=0))
+        t.does("restore tasks.0@g1.2")
+        t.hears(RestoreFailed("tasks.0@g1.2", "refused", away=True))
+        t.does("TERM redis.0@g1.1")
 
 
 class TestRestart:

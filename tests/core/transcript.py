@@ -27,6 +27,7 @@ STOP = (StopStep("TERM", 30.0), StopStep("QUIT", 10.0), StopStep("KILL"))
 COMMAND = Traits()
 GUNICORN = Traits(scale_in_place=True, respawn="at-exit", ready_by="driver")
 BEAT = Traits(exclusive=True)
+CELERY = Traits(ready_by="driver", driver_steps=("DRAIN", "KILL-WORKERS"), aftercare=True)
 ONESHOT = Traits(oneshot=True)
 
 
@@ -53,8 +54,12 @@ def said(action: act.Action) -> str:
             return f"spawn {id}" if action.role == "serve" else f"spawn {id} as {action.role}"
         case act.Signal(id, signal):
             return f"{signal} {id}"
+        case act.DriverStep(id, word):
+            return f"{word} {id}"
         case act.Kill(id):
             return f"kill {id}"
+        case act.Restore(id):
+            return f"restore {id}"
         case act.Scale(id, workers):
             return f"scale {id} to {workers}"
         case act.Forget(id):

@@ -18,8 +18,7 @@ from supervisor_d.core.process import Policy, Process, State
 from supervisor_d.core.spec import Launch, LaunchContext, PoolSpec, RestartPolicy
 from supervisor_d.programs.registry import PROGRAMS
 from supervisor_d.runtime.contexts import AGENTS_DIR, base_env
-from supervisor_d.runtime.drivers.base import Driver, DriverReady
-from supervisor_d.runtime.host import Emit
+from supervisor_d.runtime.drivers.base import Driver
 from tests.support.waiting import eventually
 
 # sd_listen_fds(3) wants the pid of the program itself, known only after the fork.
@@ -107,18 +106,19 @@ def launch_of(spec: PoolSpec, private_dir: Path) -> Launch:
 
 @contextlib.asynccontextmanager
 async def running(
-    make_driver: Callable[[Emit, DriverReady], Driver],
+    make_driver: Callable[..., Driver],
     spec: PoolSpec,
     tmp_path: Path,
     listeners: tuple[socket.socket, ...] = (),
 ) -> AsyncIterator[Running]:
-    """Start a program, let a driver look after it; in the end both are gone."""
+    """Start a program, let a driver look after it; in the end both are gone.  Celery's driver may ask its agent."""
     private_dir = tmp_path / "private"
     private_dir.mkdir(mode=0o700)
     launch = launch_of(spec, private_dir)
     told = Told()
-    driver = make_driver(told.events.append, told.ready.append)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ties = [lambda _, text: ours.send(text.encode())] if spec.program == "celery" else []
+    driver = make_driver(told.events.append, told.ready.append, *ties)
     log = (tmp_path / "log").open("wb")
     child = await _start(launch, [*listeners], theirs, log)
     process = process_of(spec, child.pid)

@@ -138,7 +138,7 @@ async def test_a_new_daemon_takes_a_ready_worker_over(tmp_path: Path, broker: st
         await node.ready()
         node.driver.close()
         told = Told()
-        driver = CeleryDriver(told.events.append, told.ready.append)
+        driver = CeleryDriver(told.events.append, told.ready.append, lambda *_: None)
         driver.started(process_of(spec, node.pid, state=State.READY), node.launch, str(node.private_dir))
         await eventually(lambda: told.counts == (2, 2), what="the adopted pool processes")
         driver.close()

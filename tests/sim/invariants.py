@@ -6,6 +6,7 @@ the daemon decided: a guard on availability, for instance, falls with a crash, a
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from supervisor_d.core.intent import Intent
 from supervisor_d.core.observed import Observed
 from supervisor_d.core.process import Process, State
 from supervisor_d.core.snapshot import DaemonView, Usage
+from supervisor_d.core.spec import DRIVER_STEPS
 from supervisor_d.core.view import Sources, pool_state, snapshot
 from tests.sim.pools import is_bad, sizes, traits_of
 from tests.support.fake_host import FakeProcess
@@ -46,6 +48,10 @@ class Invariants:
         """Pools whose next intent must want that generation again."""
         self.steps: dict[str, dict[int, float]] = {}
         """When each step of a process's stop list was sent."""
+        self.done: dict[tuple[str, int], float] = {}
+        """When a step of a process's stop list said that it did all it can."""
+        self.unsafe: dict[str, float] = {}
+        """When a process's unsafe work ended, as far as told; infinite while it goes on."""
         self.successes: set[tuple[str, int]] = set()
         self.totals: dict[str, Counter[str]] = {}
 
@@ -63,13 +69,15 @@ class Invariants:
                 else:
                     self._trial_is_alone(action)
                 self._bad_generation_is_tried_once(action)
-            case act.Signal():
+            case act.Signal() | act.DriverStep():
                 self._stop_goes_by_its_list(action)
                 self._stop_is_in_reverse_order(action.id)
                 self._old_generation_is_kept(action.id, action.reason)
             case act.Kill():
                 self._kill_comes_at_its_deadline(action)
                 self._old_generation_is_kept(action.id, action.reason)
+            case act.Forget(id):
+                self._nothing_is_held_any_more(id)
             case act.ConcludeRollout():
                 self._rollback_goes_back(action)
                 self.guarded.pop(action.pool, None)
@@ -93,6 +101,10 @@ class Invariants:
                     self._ended_by_itself(process)
             case ev.Adopted(process) if process.stop is None:
                 self.steps.pop(process.id, None)
+            case ev.StepDone(id, step):
+                self.done.setdefault((id, step), self.world.now)
+            case ev.TasksReported(id, tasks) if tasks.unsafe or id in self.unsafe:
+                self.unsafe[id] = math.inf if tasks.unsafe else min(self.unsafe[id], self.world.now)
             case ev.ShimLost(id):
                 self._disturb(self.world.pool_of(id))
             case ev.PoolRemoved(pool) | ev.FailureCleared(pool):
@@ -232,24 +244,60 @@ class Invariants:
 
     # stop
 
-    def _stop_goes_by_its_list(self, action: act.Signal) -> None:
+    def _stop_goes_by_its_list(self, action: act.Signal | act.DriverStep) -> None:
         """Each step at exactly its deadline, the main process alone, and only while it runs."""
         world = self.world
         process = world.observed.find(action.id)
         assert process is not None
         assert not process.ended, f"{action.id} is signalled after its end"
         assert world.host.processes[action.id].exit is None, f"{action.id} is signalled after its end"
-        assert action.signal == process.policy.stop[action.step].signal
+        word = action.signal if isinstance(action, act.Signal) else action.word
+        assert word == process.policy.stop[action.step].signal
+        assert isinstance(action, act.DriverStep) == (word in DRIVER_STEPS)
         if action.step > 0:
             self._comes_when_due(process, action.step, f"step {action.step}")
         self.steps.setdefault(action.id, {})[action.step] = world.now
 
     def _comes_when_due(self, process: Process, step: int, what: str) -> None:
-        """At exactly the deadline of the step before; at once, when that has passed while there was no daemon."""
+        """At exactly the deadline of the step before; at once, when that has passed while there was no daemon.
+
+        Sooner when that step was done, later while there is unsafe work and the step may wait for it.
+        """
         now = self.world.now
-        due = self.steps[process.id][step - 1] + process.policy.stop[step - 1].wait_seconds
+        due = self._due(process, step)
         late = process.adopted and process.since == now and due < now
         assert now == due or late, f"{process.id}: {what} at {now}, not at {due}"
+        if not process.adopted:
+            self._stop_is_within_bounds(process, what)
+
+    def _due(self, process: Process, step: int) -> float:
+        sent = self.steps[process.id]
+        before = process.policy.stop[step - 1]
+        due = sent[step - 1] + before.wait_seconds
+        if before.unsafe_wait_seconds:
+            limit = sent[min(sent)] + before.unsafe_wait_seconds
+            due = max(due, min(limit, self.unsafe.get(process.id, 0.0)))
+        done = self.done.get((process.id, step - 1), math.inf)
+        return min(due, max(done, sent[step - 1]))
+
+    def _stop_is_within_bounds(self, process: Process, what: str) -> None:
+        """A stop takes the sum of its steps, or the longer wait for unsafe work and the steps behind that."""
+        steps = process.policy.stop
+        longest = sum(step.wait_seconds for step in steps)
+        for place, step in enumerate(steps):
+            if process.id in self.unsafe and step.unsafe_wait_seconds:
+                behind = sum(later.wait_seconds for later in steps[place + 1 :])
+                longest = max(longest, step.unsafe_wait_seconds + behind)
+        began = min(self.steps[process.id].values())
+        assert self.world.now <= began + longest + 1e-6, f"{process.id}: {what} after {self.world.now - began} s"
+
+    def _nothing_is_held_any_more(self, process_id: str) -> None:
+        """Nothing is forgotten before it was cared for, unless that cannot be done."""
+        process = self.world.observed.find(process_id)
+        assert process is not None
+        took = process.policy.traits.aftercare and process.pid is not None and process.role == "serve"
+        if took and not process.aftercare.last_error:
+            assert process_id in self.world.restored, f"{process_id} is forgotten with all that it held"
 
     def _kill_comes_at_its_deadline(self, action: act.Kill) -> None:
         """Never early: excused are a third signal, a start that did not come to exec, and a tree without a keeper."""
@@ -270,7 +318,8 @@ class Invariants:
         if process.empty or process.stop is None or process.kill_sent:
             return
         assert process.stop.deadline is not None
-        assert process.stop.deadline > self.world.now, f"{process.id}: its deadline has passed"
+        due = self._due(process, process.stop.step + 1)
+        assert due > self.world.now, f"{process.id}: its deadline has passed"
 
     def _stop_is_in_reverse_order(self, process_id: str) -> None:
         world = self.world

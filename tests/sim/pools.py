@@ -13,6 +13,9 @@ from tests.support.fake_host import Script
 
 KILL = StopStep("KILL")
 PATIENT = (StopStep("TERM", 3.0), StopStep("QUIT", 2.0), KILL)
+LADDER = (
+    StopStep("DRAIN", 1.0), StopStep("TERM", 3.0, 8.0), StopStep("QUIT", 2.0), StopStep("KILL-WORKERS", 1.0), KILL,
+)  # fmt: skip
 NODE_SIZE = 2
 
 Sizes = Callable[[int], tuple[int, ...]]
@@ -34,7 +37,10 @@ PROGRAMS: Mapping[str, tuple[Traits, Sizes]] = {
         Traits(scale_in_place=True, respawn="at-exit", ready_by="driver"),
         lambda workers: (workers,) if workers else (),
     ),
-    "nodes": (Traits(respawn="when-empty", ready_by="driver"), _nodes),
+    "nodes": (
+        Traits(respawn="when-empty", ready_by="driver", driver_steps=("DRAIN", "KILL-WORKERS"), aftercare=True),
+        _nodes,
+    ),
     "copies": (Traits(respawn="when-empty"), lambda workers: (1,) * workers),
     "single": (Traits(exclusive=True), _one),
     "once": (Traits(oneshot=True), _one),
@@ -63,6 +69,9 @@ GOOD = Script()
 SLOW = Script(start_seconds=0.5, ready_seconds=2.0)
 ORPHANS = Script(orphan_seconds=4.0)
 DEAF = Script(obeys={})
+STUBBORN = Script(obeys={"KILL-WORKERS": 0.1}, drain_seconds=None)
+UNSAFE = Script(obeys={"TERM": 6.0, "QUIT": 0.5}, unsafe_seconds=5.0)
+ENDLESS = Script(obeys={"QUIT": 0.5}, unsafe_seconds=1000.0)
 WORK = Script(ready_seconds=0.0, exit_seconds=1.5, exit=Exit(code=0))
 LOSING = Script(ready_seconds=0.0, exit_seconds=0.5, exit=Exit(code=3))
 CRASH_AT_BOOT = Script(exit_seconds=0.05)
@@ -87,7 +96,7 @@ def is_bad(script: Script) -> bool:
 def make_spec(name: str, program: str, workers: int = 1, script: Script = GOOD, **others: Any) -> PoolSpec:
     """A pool's spec with short times; each one is a generation of its own."""
     values: dict[str, Any] = {
-        "stop": PATIENT,
+        "stop": LADDER if program == "nodes" else PATIENT,
         "restart": RestartPolicy(
             when="on-failure" if program == "once" else "always",
             backoff_initial_seconds=0.5,

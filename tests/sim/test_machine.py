@@ -20,25 +20,29 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from supervisor_d.core.process import Exit
 from supervisor_d.core.spec import PoolSpec, RolloutPolicy, StopStep
 from tests.sim.pools import (
+    BAD,
     CRASH_AT_BOOT,
     CRASH_LATER,
     DEAF,
+    ENDLESS,
     GOOD,
-    HANG_AT_BOOT,
     KILL,
+    LADDER,
     LOSING,
     ORPHANS,
     PATIENT,
     REFUSED,
     SLOW,
+    STUBBORN,
+    UNSAFE,
     WORK,
     make_spec,
 )
 from tests.sim.world import World
 
-SCRIPTS = (GOOD, SLOW, ORPHANS, DEAF, WORK, LOSING, CRASH_AT_BOOT, HANG_AT_BOOT, REFUSED, CRASH_LATER)
+SCRIPTS = (GOOD, SLOW, ORPHANS, DEAF, STUBBORN, UNSAFE, ENDLESS, WORK, LOSING, CRASH_LATER, *BAD)
 ONCE_SCRIPTS = (WORK, LOSING, CRASH_AT_BOOT, REFUSED, CRASH_LATER)
-STOPS = (PATIENT, (StopStep("TERM", 1.0), KILL), (KILL,))
+STOPS = (PATIENT, LADDER, (StopStep("TERM", 1.0), KILL), (KILL,))
 ROLLOUTS = (
     RolloutPolicy(1, 0, 0.5),
     RolloutPolicy(1, 0),
@@ -163,6 +167,10 @@ class WorldMachine(RuleBasedStateMachine):
     def refuse_spawns(self, spawns: int) -> None:
         self.world.refusals = spawns
 
+    @rule(restores=st.integers(1, 6))
+    def lose_restores(self, restores: int) -> None:
+        self.world.lost_restores = restores
+
     @rule(scales=st.integers(1, 2))
     def lose_scales(self, scales: int) -> None:
         self.world.lost_scales = scales
@@ -182,6 +190,7 @@ class WorldMachine(RuleBasedStateMachine):
         if self.ending == "calm":
             _comes_right(world)
         world.dies_after = None
+        world.lost_restores = 0
         world.shut_down()
         if self.ending == "hurry":
             world.kill_now()
@@ -199,7 +208,7 @@ class WorldMachine(RuleBasedStateMachine):
 def _comes_right(world: World) -> None:
     """Once programs and operators behave, every pool gets to where it should be, and stays there, within bounds."""
     world.calm = True
-    world.refusals = world.lost_scales = 0
+    world.refusals = world.lost_scales = world.lost_restores = 0
     world.dies_after = None
     world.start(*world.specs)
     world.advance(CALM_SECONDS)

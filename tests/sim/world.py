@@ -26,7 +26,7 @@ from supervisor_d.core.journal import Note, describe_action, describe_event
 from supervisor_d.core.observed import Observed
 from supervisor_d.core.performed import performed
 from supervisor_d.core.plan import plan
-from supervisor_d.core.process import Exit
+from supervisor_d.core.process import Exit, TasksLeft
 from supervisor_d.core.spec import Launch, PoolSpec
 from supervisor_d.runtime.adopting import adoption_events
 from supervisor_d.runtime.state import encode
@@ -36,6 +36,7 @@ from tests.support.fake_host import Agenda, FakeHost, FakeProcess, Script
 
 MAX_ROUNDS = 12
 SCALING_SECONDS = 0.05
+RESTORING_SECONDS = 0.2
 
 
 class DaemonDiedError(Exception):
@@ -60,6 +61,10 @@ class World:
         """How many of the next spawns the kernel refuses."""
         self.lost_scales = 0
         """How many of the next requests to scale a driver loses."""
+        self.lost_restores = 0
+        """How many of the next attempts to give back what an ended process held fail."""
+        self.restored: set[str] = set()
+        """The truth: ended processes of which nothing is held any more."""
         self.dies_after: int | None = None
         self.stored = Intent(starts_at_once=starts_at_once)
         self.stored_successes: Mapping[str, tuple[int, ...]] = {}
@@ -247,6 +252,10 @@ class World:
                 self._attend(id)
             case ev.Adopted(process) if process.pid is not None:
                 self._attend(process.id)
+                if process.stop is not None:
+                    self._tell_tasks(process.id)
+            case ev.StopSignalled(id):
+                self._tell_tasks(id)
             case _:
                 pass
 
@@ -280,10 +289,14 @@ class World:
                 self._spawn(action)
             case act.Signal(id, signal):
                 self.host.signal(id, signal)
+            case act.DriverStep(id, word, step):
+                self._driver_step(id, word, step)
             case act.Kill(id):
                 self.host.kill(id)
             case act.Scale(id, workers):
                 self._scale(id, workers)
+            case act.Restore(id):
+                self.agenda.at(self.now + RESTORING_SECONDS, partial(self._restore, self._life, id))
             case act.Forget(id):
                 self.host.forget(id)
             case act.RecordSuccess(pool, generation, reason):
@@ -341,6 +354,48 @@ class World:
         if process.runs:
             process.workers = workers
             self._post(life, ev.WorkersReported(process.id, workers, workers))
+
+    # steps of a stop that are no signals, the work that is left, and what was held at the end
+
+    def _driver_step(self, process_id: str, word: str, step: int) -> None:
+        process = self.host.processes[process_id]
+        done = partial(self._step_done, self._life, process, step)
+        if not process.runs:
+            self._post(self._life, ev.StepDone(process_id, step))
+        elif word == "KILL-WORKERS":
+            self.host.signal(process_id, word)
+        else:
+            process.stop_asked = True
+            if process.script.drain_seconds is not None:
+                self.agenda.at(self.now + process.script.drain_seconds, done)
+
+    def _step_done(self, life: int, process: FakeProcess, step: int) -> None:
+        if process.runs:
+            self._post(life, ev.StepDone(process.id, step))
+
+    def _tell_tasks(self, process_id: str) -> None:
+        process = self.host.processes[process_id]
+        if not process.script.unsafe_seconds or not process.runs:
+            return
+        if process.busy_until is None:
+            process.busy_until = self.now + process.script.unsafe_seconds
+        busy = TasksLeft(1, 0, 1, self.now, "work") if self.now < process.busy_until else TasksLeft()
+        self._post(self._life, ev.TasksReported(process_id, busy))
+        if busy.active:
+            self.agenda.at(process.busy_until, partial(self._all_safe, self._life, process))
+
+    def _all_safe(self, life: int, process: FakeProcess) -> None:
+        if process.runs:
+            self._post(life, ev.TasksReported(process.id, TasksLeft()))
+
+    def _restore(self, life: int, process_id: str) -> None:
+        if life == self._life and self.lost_restores:
+            self.lost_restores -= 1
+            away = self.lost_restores % 2 == 0
+            self._post(life, ev.RestoreFailed(process_id, "connection refused" if away else "no such key", away))
+        else:
+            self.restored.add(process_id)
+            self._post(life, ev.Restored(process_id, "", 0))
 
     # its end and its beginning
 

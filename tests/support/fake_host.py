@@ -47,6 +47,10 @@ class Script:
     """How long what is left of its tree outlives its main process."""
     echoes: bool = False
     """Its agent says whatever it is told."""
+    drain_seconds: float | None = 0.1
+    """How long it takes to say that it takes nothing more; None: it never does."""
+    unsafe_seconds: float = 0.0
+    """For how long, once it is asked to stop, it has work that would be lost if it were interrupted."""
 
 
 class Agenda:
@@ -95,6 +99,8 @@ class FakeProcess:
     workers: int | None = None
     """The size that it was brought to in place; None: as it was started."""
     signals: list[tuple[float, str]] = field(default_factory=list)
+    busy_until: float | None = None
+    """When the work is done that it had when it was first asked to stop."""
 
     @property
     def runs(self) -> bool:

@@ -10,6 +10,8 @@ from supervisor_d.core.spec import Launch
 
 DriverReady = Callable[[str], None]
 """Told, with a process's id, that the program itself says it may serve."""
+Tell = Callable[[str, str], None]
+"""(process id, text): Host.tell, one datagram to its agent."""
 
 
 class Driver(Protocol):
@@ -29,6 +31,19 @@ class Driver(Protocol):
 
     def scale(self, process_id: str, workers: int) -> None:
         """Bring a process to `workers` in place; only for programs with `scale_in_place`."""
+        ...
+
+    def step(self, process_id: str, word: str, step: int) -> None:
+        """Carry out step `step` of the stop list, one of core.spec.DRIVER_STEPS.  StepDone is emitted when it did all
+        it can; at once when it can do nothing."""
+        ...
+
+    def stopping(self, process_id: str) -> None:
+        """A step of the stop list was sent: from now on the core wants to know what work is left."""
+        ...
+
+    def cut_off(self, process_id: str) -> None:
+        """Its shim died, and took the way to the agent along: what is told to it no longer arrives."""
         ...
 
     def ended(self, process_id: str) -> None:

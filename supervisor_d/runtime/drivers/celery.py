@@ -1,6 +1,8 @@
 """Celery workers: ready by their agent's word, pool processes counted in /proc.
 
-The agent (supervisor_d/agents/) says `{"ready": true, "pid": N}` once the worker consumes.
+The agent (supervisor_d/agents/) says `{"ready": true, "pid": N, ...}` once the worker is up, and what else it can do
+(runtime/drivers/agent.py).  A worker counts as ready once its heartbeat shows that it asks the broker for messages.
+Whatever the agent cannot do, or is not asked in time, is done without: by signals.
 Pool processes are those children of the main process that were forked and never exec'd: their command line is the
 main's own, or the title that Celery gives them where setproctitle is installed.  Whatever else the application starts
 from its main process is not a worker.
@@ -8,42 +10,156 @@ from its main process is not a worker.
 
 from __future__ import annotations
 
-import json
+import asyncio
+from dataclasses import dataclass
+from functools import partial
 
+from supervisor_d.core.events import StepDone, TasksReported
+from supervisor_d.core.process import Process, TasksLeft
+from supervisor_d.core.spec import DRAIN, KILL_WORKERS, Launch
+from supervisor_d.runtime import tasks
+from supervisor_d.runtime.drivers import heartbeat
+from supervisor_d.runtime.drivers.agent import Conversation, Hello, Reply, understood
+from supervisor_d.runtime.drivers.base import DriverReady, Tell
 from supervisor_d.runtime.drivers.counting import Counted, CountingDriver
+from supervisor_d.runtime.host import Emit
 from supervisor_d.runtime.proc import children_of
 
 _TITLE = b"[celeryd:"
 """celery.platforms.set_process_title"""
 _CMDLINE_BYTES = 4096
+LEFT_SECONDS = 0.5
+"""Between two looks at what a stopping worker has left; its agent writes once a second."""
+
+
+@dataclass(slots=True)
+class Node:
+    """One worker's main process, beyond its count of pool processes."""
+
+    id: str
+    pid: int
+    private_dir: str
+    agent: bool
+    conversation: Conversation
+    hello: Hello | None = None
+    """What its agent can do; None before it spoke."""
+    consumes: bool = False
+    """It was seen to ask the broker for messages."""
+    reachable: bool = True
+    """What is told to its agent arrives."""
+    left: TasksLeft | None = None
+    watch: asyncio.Task[None] | None = None
+    """While it stops."""
+
+    def can(self, feature: str) -> bool:
+        """Whether its agent can be asked for something."""
+        return self.agent and self.reachable and self.hello is not None and self.hello.can(feature)
 
 
 class CeleryDriver(CountingDriver):
     """Looks after Celery's main processes and their prefork pools."""
 
+    def __init__(self, emit: Emit, ready: DriverReady, tell: Tell) -> None:
+        super().__init__(emit, ready)
+        self._tell = tell
+        self._nodes: dict[str, Node] = {}
+
+    def started(self, process: Process, launch: Launch, private_dir: str) -> None:
+        """One that was adopted is asked again what its agent can do."""
+        if process.pid is None or process.id in self._nodes:
+            return
+        conversation = Conversation(partial(self._tell, process.id), int(self._loop.time() * 1000))
+        node = Node(process.id, process.pid, private_dir, launch.agent, conversation)
+        node.consumes = process.ready_at is not None
+        self._nodes[process.id] = node
+        super().started(process, launch, private_dir)
+        if process.adopted:
+            conversation.ask("hello")
+        if process.stop is not None:
+            self.stopping(process.id)
+
     def told(self, process_id: str, text: str) -> None:
         """The agent's word; that of any process but the main one is ignored."""
-        counted = self._processes.get(process_id)
-        if counted is not None and says_ready(text, counted.pid):
-            counted.told_ready = True
-            counted.disturbed.set()
+        node = self._nodes.get(process_id)
+        said = understood(text, node.pid) if node is not None else None
+        if node is None or said is None:
+            return
+        if isinstance(said, Reply):
+            node.conversation.answered(said)
+            return
+        node.hello = said
+        counted = self._processes[process_id]
+        counted.told_ready = True
+        counted.disturbed.set()
+
+    def step(self, process_id: str, word: str, step: int) -> None:
+        """DRAIN is over when the agent says that nothing more is taken, KILL-WORKERS when there was nobody to kill."""
+        node = self._nodes.get(process_id)
+        if node is not None and word == DRAIN and node.can("drain"):
+            node.conversation.ask("drain", lambda _: self._emit(StepDone(process_id, step)))
+            return
+        if node is not None and word == KILL_WORKERS:
+            for pid in pool_processes(node.pid):
+                self._members.follow(process_id, node.pid, pid)
+            if self._members.kill(process_id):
+                return
+        self._emit(StepDone(process_id, step))
+
+    def stopping(self, process_id: str) -> None:
+        """From now on what is left is told as it changes."""
+        node = self._nodes.get(process_id)
+        if node is None or not node.agent or node.watch is not None:
+            return
+        self._tell_left(node)
+        node.watch = tasks.begin(self._watch_left(node), f"tasks left of {node.id}")
+
+    def cut_off(self, process_id: str) -> None:
+        """The heartbeat is a file, and goes on."""
+        if node := self._nodes.get(process_id):
+            node.reachable = False
+
+    def ended(self, process_id: str) -> None:
+        """Look after it no more."""
+        node = self._nodes.pop(process_id, None)
+        if node is not None:
+            node.conversation.forget()
+            if node.watch is not None:
+                node.watch.cancel()
+        super().ended(process_id)
+
+    async def _watch_left(self, node: Node) -> None:
+        while True:
+            await asyncio.sleep(LEFT_SECONDS)
+            self._tell_left(node)
+
+    def _tell_left(self, node: Node) -> None:
+        beat = heartbeat.read(node.private_dir, node.pid)
+        left = beat.tasks_left() if beat is not None else None
+        if left is not None and left != node.left:
+            node.left = left
+            self._emit(TasksReported(node.id, left))
 
     async def _look(self, counted: Counted) -> bool:
         if counted.launch.agent and not counted.told_ready:
             return True  # nothing to do before it speaks, and speaking is a disturbance
         live = sum(self._members.follow(counted.id, counted.pid, pid) for pid in pool_processes(counted.pid))
         self._report(counted, live, live)
+        if not self._consumes(self._nodes[counted.id]):
+            return False
         self._ready(counted.id)
         return live == counted.wanted
 
+    def _consumes(self, node: Node) -> bool:
+        """Whether it asks its broker for messages: a worker says that it is ready a moment before.
 
-def says_ready(text: str, pid: int) -> bool:
-    """Whether a datagram is the agent's word that the main process `pid` is ready."""
-    try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(said, dict) and said.get("ready") is True and said.get("pid") == pid
+        Only then may the one that it replaces be drained, or what is sent in between would wait for it.
+        """
+        if not node.consumes:
+            hello = node.hello
+            shows = hello is not None and hello.can("heartbeat") and hello.broker == "redis" and not hello.canary
+            beat = heartbeat.read(node.private_dir, node.pid) if shows else None
+            node.consumes = not shows or (beat is not None and beat.take_at is not None)
+        return node.consumes
 
 
 def pool_processes(main: int) -> frozenset[int]:

@@ -12,7 +12,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from supervisor_d.core.events import WorkerExited, WorkersReported
+from supervisor_d.core.events import StepDone, WorkerExited, WorkersReported
 from supervisor_d.core.process import Exit, Process
 from supervisor_d.core.spec import Launch
 from supervisor_d.runtime import tasks
@@ -72,6 +72,16 @@ class CountingDriver(ABC):
         if counted is not None:
             counted.wanted = workers
             counted.disturbed.set()
+
+    def step(self, process_id: str, word: str, step: int) -> None:
+        """Nothing that a signal could not do; a subclass may know better."""
+        self._emit(StepDone(process_id, step))
+
+    def stopping(self, process_id: str) -> None:  # noqa: B027  most drivers have nothing to do
+        """Nobody knows what work is left; a subclass may."""
+
+    def cut_off(self, process_id: str) -> None:  # noqa: B027  most drivers have nothing to do
+        """Counting needs no agent."""
 
     def ended(self, process_id: str) -> None:
         """Look after a process no more."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 from collections.abc import Callable
 
 from supervisor_d.core.process import Exit
@@ -74,6 +75,13 @@ class Members:
     def pids(self, process_id: str) -> frozenset[int]:
         """The workers of a process that live, as far as is known."""
         return frozenset(self._by_process.get(process_id, ()))
+
+    def kill(self, process_id: str) -> int:
+        """SIGKILL to every worker of a process that is followed.  How many there were."""
+        held = self._by_process.get(process_id, {})
+        for fd in held.values():
+            pidfd.send(fd, signal.SIGKILL)
+        return len(held)
 
     def drop(self, process_id: str) -> None:
         """Follow none of a process's workers any more."""

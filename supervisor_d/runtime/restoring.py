@@ -1,0 +1,169 @@
+"""Gives back what an ended worker held, by a helper that runs with the worker's own Python, environment and user.
+
+The daemon imports neither Celery nor a broker's client, and could not know how the application reaches its broker.  So
+the agent brings the helper along: `PYTHON -m supervisor_d_celery_agent --restore DIR`, with all else out of the
+process's record, which outlives the config that it was started from.  It reads the ledger in the private directory,
+and says what it did in one line of JSON:
+
+    exit 0     {"held": 3, "restored": 2, "acked": 1, "skipped": 0, "gone": 0}
+    exit 75    the broker cannot be reached: to be tried again (EX_TEMPFAIL, sysexits.h)
+    else       it failed, and its last line on stderr says why
+
+A helper may be killed at any point and run again: what is back in a queue is no longer held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import msgspec
+
+from supervisor_d.core.events import Restored, RestoreFailed
+from supervisor_d.runtime import tasks
+from supervisor_d.runtime.drivers.heartbeat import printable
+from supervisor_d.runtime.host import Emit
+from supervisor_d.runtime.probing import kill_tree
+from supervisor_d.runtime.records import Records
+from supervisor_d.shim import wire
+
+MODULE = "supervisor_d_celery_agent"
+LEDGER = "ledger"
+"""In the private directory; without one, nothing was held."""
+AT_ONCE_MAX = 4
+HELPER_SECONDS = 60.0
+OUTPUT_MAX_BYTES = 4096
+EX_TEMPFAIL = 75
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a helper did with the messages that were held."""
+
+    held: _Count = 0
+    restored: _Count = 0
+    acked: _Count = 0
+    skipped: _Count = 0
+    gone: _Count = 0
+
+    def summary(self) -> str:
+        """`3 messages held: 2 back in their queues, 1 acknowledged`; empty when none was held."""
+        if not self.held:
+            return ""
+        counted = (
+            (self.restored, "back in their queues"),
+            (self.acked, "acknowledged"),
+            (self.skipped, "in other hands by now"),
+            (self.gone, "no longer at the broker"),
+        )
+        parts = ", ".join(f"{count} {what}" for count, what in counted if count)
+        return f"{self.held} message{'s' if self.held != 1 else ''} held: {parts or 'nothing was to be done'}"
+
+
+class Restorer:
+    """Runs helpers, a few at a time; each ends in one Restored or RestoreFailed."""
+
+    def __init__(self, emit: Emit, runtime_dir: Path) -> None:
+        self._emit = emit
+        self._records = Records(runtime_dir)
+        self._places = asyncio.Semaphore(AT_ONCE_MAX)
+        self._running: set[asyncio.Task[None]] = set()
+
+    def restore(self, process_id: str) -> None:
+        """Give back what a process held whose tree is empty."""
+        task = tasks.begin(self._restore(process_id), f"aftercare of {process_id}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def close(self) -> None:
+        """End all helpers; the next daemon starts them again."""
+        for task in tuple(self._running):
+            task.cancel()
+
+    async def _restore(self, process_id: str) -> None:
+        record = self._records.of(process_id)
+        try:
+            spec = record.spec()
+            if not spec["agent"] or not (record.private_dir / LEDGER).is_file():
+                self._emit(Restored(process_id, ""))
+                return
+            async with self._places:
+                code, out, err = await _run(spec, str(record.private_dir))
+        except TimeoutError:
+            self._fail(process_id, f"the helper took more than {HELPER_SECONDS:g} s")
+            return
+        except (OSError, ValueError) as error:
+            self._fail(process_id, f"cannot run the helper: {getattr(error, 'strerror', '') or error}")
+            return
+        if code == EX_TEMPFAIL:
+            self._emit(RestoreFailed(process_id, _last_line(err) or "the broker cannot be reached", away=True))
+        elif code != 0:
+            self._fail(process_id, _last_line(err) or f"the helper ended with {code}")
+        else:
+            self._told(process_id, out)
+
+    def _told(self, process_id: str, out: bytes) -> None:
+        try:
+            report = msgspec.json.decode(out, type=Report)
+        except msgspec.DecodeError:
+            self._fail(process_id, "the helper did not say what it did")
+            return
+        self._emit(Restored(process_id, report.summary(), report.restored))
+
+    def _fail(self, process_id: str, reason: str) -> None:
+        self._emit(RestoreFailed(process_id, reason, away=False))
+
+
+async def _run(spec: wire.Spec, private_dir: str) -> tuple[int, bytes, bytes]:
+    """Exit code, output and complaints of one helper.
+
+    Raises OSError when it cannot be run, and TimeoutError, after killing it, when it does not end.
+    """
+    with _memory_file("out") as out, _memory_file("err") as err:
+        child = _start([spec["argv"][0], "-m", MODULE, "--restore", private_dir], spec, out, err)
+        async with asyncio.timeout(HELPER_SECONDS):
+            await _end_of(child)
+        return child.returncode, _read(out, 0), _read(err, max(0, os.fstat(err.fileno()).st_size - OUTPUT_MAX_BYTES))
+
+
+def _memory_file(name: str) -> BinaryIO:
+    """Where a helper writes: nobody has to read it meanwhile, and it can't be waited for."""
+    return open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b")
+
+
+def _start(argv: list[str], spec: wire.Spec, out: BinaryIO, err: BinaryIO) -> subprocess.Popen[bytes]:
+    account = spec["account"]
+    return subprocess.Popen(
+        argv, env=spec["env"], cwd=spec["cwd"] or "/", stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+        start_new_session=True,
+        user=account["uid"] if account else None,
+        group=account["gid"] if account else None,
+        extra_groups=account["groups"] if account else None,
+    )  # fmt: skip
+
+
+async def _end_of(child: subprocess.Popen[bytes]) -> None:
+    """Return when it has ended and was reaped; cancelled, kill it and all that it started."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        loop.add_reader(pidfd, ended.set)
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        kill_tree(child)
+
+
+def _read(file: BinaryIO, offset: int) -> bytes:
+    return os.pread(file.fileno(), OUTPUT_MAX_BYTES, offset)
+
+
+def _last_line(err: bytes) -> str:
+    lines = err.decode(errors="replace").strip().splitlines()
+    return printable(lines[-1].strip()) if lines else ""
