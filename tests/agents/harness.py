@@ -44,6 +44,11 @@ store = redis.Redis(port=int(os.environ["STORE_PORT"]))
 app = Celery("jobs", broker=os.environ["BROKER"])
 app.conf.update(json.loads(os.environ["CONF"]))
 
+if "TOPICS" in os.environ:
+    from kombu import Exchange, Queue
+    news = Exchange("news", type="topic")
+    app.conf.task_queues = [Queue("mail"), Queue("press", news, routing_key="news.#")]
+
 @app.task(name="work", bind=True)
 def work(self, number, seconds=0.0):
     store.rpush("started", number)

@@ -18,6 +18,7 @@ from typing import Any
 from . import intake, processes, settings, stacks, wire
 from .features import Features
 from .heartbeat import INTERVAL_SECONDS, Heartbeat
+from .ledger import Bookkeeping, Ledger, describe_broker
 from .tally import Tally, running, stamp
 
 POLL_SECONDS = 0.02
@@ -34,6 +35,7 @@ class Guest:
         self.freezer = processes.Freezer()
         self.directory = directory
         self.heartbeat: Heartbeat | None = None
+        self.ledger: Ledger | None = None
         self.consumer: Any = None
         self.connected = False
         self.ready_told: bool | None = None
@@ -42,7 +44,6 @@ class Guest:
         self._hub: Any = None
         self._timer: Any = None
         self._take_at: float | None = None
-        self._overflow: Callable[[], int] = int
 
     # -------------------------------------------------------------------------------------------- binding
 
@@ -61,6 +62,9 @@ class Guest:
         with self.guarded("stacks") as on:
             if on:
                 self.stacks_signal = stacks.listen()
+        with self.guarded("ledger") as on:
+            if on:
+                self._open_ledger(app)
         with self.guarded("settings") as on:
             if on:
                 self.settings_filled = settings.fill(app)
@@ -73,6 +77,13 @@ class Guest:
         with self.guarded("oom") as on:
             if on:
                 processes.rather_us_than_main()
+
+    def _open_ledger(self, app: Any) -> None:
+        driver = app.connection_for_read().transport.driver_type
+        if driver != "redis":
+            raise ValueError(f"{driver} gives a dead worker's messages back by itself")
+        self.ledger = Ledger(self.directory or "")
+        Bookkeeping(self.ledger).install()
 
     def _look_in_while_waiting(self) -> None:
         from celery.worker.consumer import consumer as module
@@ -96,6 +107,9 @@ class Guest:
         with self.guarded("heartbeat") as on:
             if on:
                 self._note_takes(intake.channel_of(consumer))
+        with self.guarded("ledger") as on:
+            if on and self.ledger is not None:
+                self.ledger.describe(describe_broker(consumer.app, intake.channel_of(consumer)))
 
     def _note_takes(self, channel: Any) -> None:
         original = getattr(channel, "_brpop_start", None)
@@ -158,7 +172,7 @@ class Guest:
             can_consume=self.connected and intake.can_consume(channel),
             take_at=self._take_at,
             reserved=self._reserved(held, told),
-            ledger_overflow=self._overflow(),
+            ledger_overflow=self.ledger.overflow if self.ledger is not None else 0,
         )
         told.update(self.tally.facts())
         return told
