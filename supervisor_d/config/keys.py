@@ -28,7 +28,7 @@ from supervisor_d.config.grammar import (
     split_words,
 )
 from supervisor_d.core.spec import RestartWhen, StopStep
-from supervisor_d.core.units import Duration, FilePath, PositiveDuration, PositiveSize, Range, Size
+from supervisor_d.core.units import Duration, FilePath, PositiveDuration, PositiveSize, Range, Short, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,6 @@ class OneOrMany:
     """A list, of which a single item may be written without brackets; `split` makes items of a text."""
 
     split: Callable[[str], list[str]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Short:
-    """A mapping that may be written as the bare value of one of its keys."""
-
-    key: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from supervisor_d.config.keys import (
     Written,
 )
 from supervisor_d.core.units import PathName, Unit, format_duration, format_size
+from supervisor_d.programs.beat import LeaseKeys
 from supervisor_d.programs.registry import PROGRAMS
 
 _BLOCK = re.compile(r"(<!-- keys: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -52,6 +53,7 @@ SECTIONS: Mapping[str, type] = {
     "log": LogKeys,
     "limits": LimitKeys,
     **{name: program.keys_type for name, program in PROGRAMS.items()},
+    "lease": LeaseKeys,
 }
 """The tables, by the name in the file."""
 

@@ -17,9 +17,18 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
 
-from supervisor_d.config.keys import CommonKeys, DefaultKeys, FileKeys, FromEnv, OneOrMany, Short, Written
+from supervisor_d.config.keys import CommonKeys, DefaultKeys, FileKeys, FromEnv, OneOrMany, Written
 from supervisor_d.config.nodes import WrittenFloat, WrittenInt
-from supervisor_d.core.units import PathName, Range, Unit, format_duration, format_size, parse_duration, parse_size
+from supervisor_d.core.units import (
+    PathName,
+    Range,
+    Short,
+    Unit,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 from supervisor_d.programs.base import Program
 
 DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|[dhms]))+$"

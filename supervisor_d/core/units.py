@@ -58,6 +58,13 @@ class PathName:
     """Marks a key that names a file or directory; a relative one starts at the directory of the config file."""
 
 
+@dataclass(frozen=True, slots=True)
+class Short:
+    """Marks a mapping that may be written as the bare value of one of its keys."""
+
+    key: str
+
+
 Duration = Annotated[float, Unit("duration"), Range(0, MAX_DURATION_SECONDS)]
 """Seconds; written `30s`."""
 PositiveDuration = Annotated[float, Unit("duration"), Range(0.001, MAX_DURATION_SECONDS)]

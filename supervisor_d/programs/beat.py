@@ -6,17 +6,22 @@ has no -I, so our agent is the command itself: a module that waits for the sched
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, Role, RolloutPolicy, StopStep, Traits
-from supervisor_d.core.units import FilePath
+from supervisor_d.core.units import FilePath, Range, Short, Unit
 from supervisor_d.programs.celery import LogLevel
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
 
 AGENT = "supervisor_d_celery_beat"
 """Module of supervisor_d/agents/ that runs `celery`."""
+
+LEASE_ENV = "SUPERVISOR_D_LEASE"
+LEASE_SCHEMES = ("redis://", "rediss://", "unix://")
+LeaseDuration = Annotated[float, Unit("duration"), Range(1.0, 3600.0)]
 
 _DETACHED = "a detached beat would escape its supervisor"
 OWNED_ARGS: Mapping[str, str] = {
@@ -40,6 +45,31 @@ OWNED_ARGS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseKeys:
+    """A lease in Redis, by which one beat among several hosts sends, and the others stand by."""
+
+    url: str = field(
+        default="",
+        metadata={
+            "doc": "The Redis that keeps the lease: `redis://`, `rediss://` or `unix://`, the same for all hosts."
+        },
+    )
+    variable: str = field(
+        default="", metadata={"doc": "Instead of `url`: the variable of the pool's environment that holds it."}
+    )
+    key: str = field(
+        default="",
+        metadata={
+            "doc": "The name of the lease.  Default: `supervisor-d:beat:` and `app`; hosts that share it take turns."
+        },
+    )
+    ttl: LeaseDuration = field(
+        default=15.0,
+        metadata={"doc": "How long after its last sign of life a beat that vanished is waited for."},
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class BeatKeys:
     """The config keys of a celery-beat pool, beside the common ones."""
 
@@ -59,6 +89,9 @@ class BeatKeys:
             "doc": "Load our agent, which tells when the schedule is loaded.  Without it beat counts as ready as soon "
             "as it was started."
         },
+    )
+    lease: Annotated[LeaseKeys, Short("url")] | None = field(
+        default=None, metadata={"doc": "Take turns with the beats of other hosts; or just the `url`."}
     )
     args: tuple[str, ...] = field(default=(), metadata={"doc": "More arguments for `celery beat`, as in a shell."})
 
@@ -94,6 +127,8 @@ class CeleryBeat:
         env = python_environment(spec, context)
         if keys.agent:
             env = with_agents(env, context.agents_dir)
+        if keys.lease is not None:
+            env = {**env, LEASE_ENV: _lease(keys.lease, keys.app, spec.env)}
         return launch_of(spec, context, argv, env, agent=keys.agent)
 
     def problems(self, spec: PoolSpec) -> Mapping[str, str]:
@@ -113,10 +148,33 @@ def _options(keys: BeatKeys) -> Iterator[str]:
         yield from ("-S", keys.scheduler)
 
 
+def _lease(lease: LeaseKeys, app: str, env: Mapping[str, str]) -> str:
+    """What beat is told of its lease.  The url may hold a password: it travels in the environment alone."""
+    url = lease.url or env.get(lease.variable, "")
+    return json.dumps({"url": url, "key": lease.key or f"supervisor-d:beat:{app}", "ttl": lease.ttl})
+
+
+def _lease_problem(lease: LeaseKeys, keys: BeatKeys, env: Mapping[str, str]) -> str:
+    """What is wrong with a lease, without its url; empty when all is well."""
+    if not keys.agent:
+        return "the agent keeps the lease: drop `agent: false`"
+    if bool(lease.url) == bool(lease.variable):
+        return "needs either `url` or `variable`"
+    if lease.variable and lease.variable not in env:
+        return f"the pool's environment has no variable {lease.variable}: set it in `env` or in an env file"
+    url = lease.url or env[lease.variable]
+    if not url.startswith(LEASE_SCHEMES):
+        where = "url" if lease.url else lease.variable
+        return f"{where} must start with {', '.join(LEASE_SCHEMES)}: only a single Redis can keep a lease"
+    return ""
+
+
 def _problems(keys: BeatKeys, spec: PoolSpec) -> Iterator[tuple[str, str]]:
     if spec.workers not in (0, 1):
         yield "workers", "beat runs at most once: two of them send every task twice"
     if why := owned_argument(keys.args, OWNED_ARGS):
         yield "args", why
+    if keys.lease is not None and (why := _lease_problem(keys.lease, keys, spec.env)):
+        yield "lease", why
     if spec.listeners:
         yield "bind", "beat serves no socket"

@@ -11,6 +11,7 @@ from supervisor_d.config.loader import load, load_copy
 from supervisor_d.config.machine import CLEAN_PATH, Machine
 from supervisor_d.core.spec import Limits, Listener, LogPolicy, Probe, RestartPolicy, RolloutPolicy, StopStep
 from supervisor_d.errors import ConfigError
+from supervisor_d.programs.beat import LeaseKeys
 from supervisor_d.programs.registry import PROGRAMS
 from supervisor_d.runtime import contexts
 from tests.config.support import HOME, PLAIN_USER, load_file, load_pool, load_text, problems_of
@@ -453,3 +454,12 @@ def test_oddities(tmp_path: Path, keys: str, key: str, words: str) -> None:
 
 def test_a_variable_may_be_called_from_env(tmp_path: Path) -> None:
     assert load_pool(tmp_path, COMMAND + "env: {from_env: x}").env == {"from_env": "x"}
+
+
+def test_a_lease_may_be_its_url_alone(tmp_path: Path) -> None:
+    beat = "program: celery-beat\napp: shop\n"
+    short = load_pool(tmp_path, beat + "lease: redis://host/0")
+    assert short.keys.lease == LeaseKeys("redis://host/0")
+    whole = load_pool(tmp_path, beat + "lease: {variable: URL, ttl: 2s}\nenv: {URL: redis://host/1}")
+    assert whole.keys.lease == LeaseKeys(variable="URL", ttl=2.0)
+    assert short.digest != whole.digest

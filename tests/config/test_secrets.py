@@ -92,3 +92,16 @@ def test_the_collector_tells_each_problem_once() -> None:
     problems.take([Place("f").problem("a", "m"), Place("f").problem("b", "m")])
     assert len(problems) == 1
     assert problems
+
+
+@pytest.mark.parametrize(
+    "lease",
+    [f"[{CANARY}]", f"{{url: {CANARY}}}", CANARY, f"redis:/{CANARY}", f"{{url: redis://{CANARY}, ttl: {CANARY}}}"],
+)
+def test_no_problem_shows_the_url_of_a_lease(tmp_path: Path, lease: str) -> None:
+    found = problems_of(
+        tmp_path, f"version: 1\npools:\n  beat:\n    program: celery-beat\n    app: shop\n    lease: {lease}\n"
+    )
+    assert found
+    assert f"redis://{CANARY}" not in "\n".join(map(str, found))
+    assert CANARY not in "\n".join(str(each) for each in found if "ttl" not in str(each))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from typing import Any
 
 import pytest
 
-from supervisor_d.core.spec import LaunchContext, Listener, PoolSpec, Probe, RestartPolicy, StopStep
-from supervisor_d.programs.beat import BeatKeys
+from supervisor_d.core.spec import Launch, LaunchContext, Listener, PoolSpec, Probe, RestartPolicy, StopStep
+from supervisor_d.programs.beat import BeatKeys, LeaseKeys
 from supervisor_d.programs.celery import CeleryKeys
 from supervisor_d.programs.command import CommandKeys
 from supervisor_d.programs.gunicorn import GunicornKeys
@@ -231,6 +232,43 @@ def test_beat_argv() -> None:
     plain = PROGRAMS["celery-beat"].launch(spec_of("celery-beat", BeatKeys("shop", agent=False)), context_of())
     assert plain.argv[1:3] == ("-m", "celery")
     assert "-s" not in plain.argv
+
+
+def test_a_lease_is_told_in_the_environment_and_nowhere_else() -> None:
+    def launch(lease: LeaseKeys, **env: str) -> Launch:
+        spec = spec_of("celery-beat", BeatKeys("shop", lease=lease), env=env)
+        assert PROGRAMS["celery-beat"].problems(spec) == {}
+        return PROGRAMS["celery-beat"].launch(spec, context_of())
+
+    plain = launch(LeaseKeys("redis://:secret@host/0"))
+    told = {"url": "redis://:secret@host/0", "key": "supervisor-d:beat:shop", "ttl": 15.0}
+    assert json.loads(plain.env["SUPERVISOR_D_LEASE"]) == told
+    assert "secret" not in " ".join(plain.argv)
+    other = launch(LeaseKeys(variable="URL", key="nightly", ttl=2.0), URL="unix:///run/redis.sock")
+    told = {"url": "unix:///run/redis.sock", "key": "nightly", "ttl": 2.0}
+    assert json.loads(other.env["SUPERVISOR_D_LEASE"]) == told
+
+
+@pytest.mark.parametrize(
+    ("lease", "why"),
+    [
+        (LeaseKeys(), "needs either `url` or `variable`"),
+        (LeaseKeys("redis://x", variable="URL"), "needs either `url` or `variable`"),
+        (LeaseKeys(variable="NONE"), "has no variable NONE"),
+        (LeaseKeys("amqp://:secret@x"), "url must start with redis://, rediss://, unix://"),
+        (LeaseKeys(variable="URL"), "URL must start with redis://"),
+    ],
+)
+def test_what_is_wrong_with_a_lease_is_said_without_its_url(lease: LeaseKeys, why: str) -> None:
+    spec = spec_of("celery-beat", BeatKeys("shop", lease=lease), env={"URL": "secret"})
+    found = PROGRAMS["celery-beat"].problems(spec)["lease"]
+    assert why in found
+    assert "secret" not in found
+
+
+def test_a_lease_needs_the_agent() -> None:
+    spec = spec_of("celery-beat", BeatKeys("shop", agent=False, lease=LeaseKeys("redis://x")))
+    assert "agent" in PROGRAMS["celery-beat"].problems(spec)["lease"]
 
 
 def test_beat_is_single() -> None:
