@@ -14,7 +14,7 @@ from typing import assert_never
 from supervisor_d.core import aftercare
 from supervisor_d.core import events as ev
 from supervisor_d.core.observed import Observed, PoolFacts, SlotFacts
-from supervisor_d.core.process import Aftercare, Exit, IllegalTransitionError, Process, State, StopProgress
+from supervisor_d.core.process import Aftercare, Exit, IllegalTransitionError, Process, State, StopProgress, TasksLeft
 from supervisor_d.core.restart import after_unexpected_end, was_stable
 
 _S = State
@@ -184,7 +184,7 @@ def _add_fact(process: Process, event: ProcessEvent, now: float) -> Process:
         case ev.RestoreAsked() | ev.Restored() | ev.RestoreFailed():
             return replace(process, aftercare=_cared(process, event, now))
         case ev.TasksReported():
-            return replace(process, tasks=event.tasks)
+            return _tasks_reported(process, event.tasks, now)
         case ev.BecameReady():
             fresh = process.state is State.READY and process.ready_at is None
             return replace(process, ready_at=now) if fresh else process
@@ -264,6 +264,12 @@ def _workers_reported(process: Process, event: ev.WorkersReported) -> Process:
     if process.scale_asked is not None and event.live == event.ready == process.scale_asked:
         return replace(process, workers=process.scale_asked, scale_asked=None)
     return process
+
+
+def _tasks_reported(process: Process, tasks: TasksLeft, now: float) -> Process:
+    was_unsafe = process.tasks is not None and process.tasks.unsafe > 0
+    ended_at = None if tasks.unsafe else now if was_unsafe else process.unsafe_ended_at
+    return replace(process, tasks=tasks, unsafe_ended_at=ended_at)
 
 
 def _account(facts: PoolFacts, before: Process, after: Process, event: ProcessEvent, now: float) -> PoolFacts:

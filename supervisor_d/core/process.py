@@ -135,6 +135,8 @@ class Process:
     """What the program says of itself, for people; nothing decides by it."""
     tasks: TasksLeft | None = None
     """None: its driver does not know, or the program has no such thing."""
+    unsafe_ended_at: float | None = None
+    """When the last work ended that would have been lost by an interruption; None while there is, or was, none."""
     aftercare: Aftercare = Aftercare()
     unready: str = ""
     """How its probes were last not answered well, while it is starting."""

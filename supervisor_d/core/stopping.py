@@ -9,13 +9,16 @@ Worked example, `DRAIN 2s, TERM 30s (unsafe work: 600 s), QUIT 4s, KILL` and a t
       0.0 s  DRAIN          the driver asks; the program says at 1.1 s that it takes nothing more: StepDone
       1.1 s  TERM           deadline 31.1 s; the task runs
      31.1 s                 one unsafe task is left: wait, until 600 s at most
-    100.0 s  TasksReported  none is left, and the deadline has passed: QUIT.  Mostly the program has ended by itself
+    100.0 s  TasksReported  none is left, and the deadline has passed: the program may leave, for LEAVING_SECONDS
+    102.3 s  MainExited     as it mostly does; else QUIT at 103 s
 """
 
 from __future__ import annotations
 
 from supervisor_d.core.process import Process, StopProgress, TasksLeft
 
+LEAVING_SECONDS = 3.0
+"""For a program to end once its work is done: Celery takes 1.9 to 2.7 s for it."""
 NAME_SHOWN = 80
 """Of a task's name, which is the program's own word."""
 
@@ -27,10 +30,16 @@ def next_step_at(process: Process, stop: StopProgress) -> float:
     """
     if stop.done:
         return stop.began_at
-    deadline = stop.deadline or 0.0
-    unsafe = process.tasks.unsafe if process.tasks is not None else 0
-    limit = process.policy.stop[stop.step].unsafe_wait_seconds
-    return max(deadline, stop.began_at + limit) if unsafe and limit else deadline
+    return max(stop.deadline or 0.0, _safe_at(process, stop))
+
+
+def _safe_at(process: Process, stop: StopProgress) -> float:
+    """Until when the step waits for work that would be lost; 0 when there is none, or it waits for none."""
+    longest = process.policy.stop[stop.step].unsafe_wait_seconds
+    limit = stop.began_at + longest if longest else 0.0
+    if process.tasks is not None and process.tasks.unsafe:
+        return limit
+    return 0.0 if process.unsafe_ended_at is None else min(limit, process.unsafe_ended_at + LEAVING_SECONDS)
 
 
 def why_next(process: Process, stop: StopProgress, now: float) -> str:

@@ -119,6 +119,13 @@ class TestWhatFactsAdd:
         assert after(later, ev.StepDone(ID, 0), now=21.0) == later
         assert after(process(State.READY), ev.StepDone(ID, 0)) == process(State.READY)
 
+    def test_when_unsafe_work_ended_is_kept(self) -> None:
+        busy = after(process(State.STOPPING), ev.TasksReported(ID, TasksLeft(2, unsafe=1)))
+        assert busy.unsafe_ended_at is None
+        safe = after(busy, ev.TasksReported(ID, TasksLeft(1)), now=20.0)
+        assert after(safe, ev.TasksReported(ID, TasksLeft()), now=30.0).unsafe_ended_at == 20.0
+        assert after(safe, ev.TasksReported(ID, TasksLeft(1, unsafe=1)), now=30.0).unsafe_ended_at is None
+
     def test_what_was_restored_is_counted_and_no_longer_held(self) -> None:
         ended = process(State.EXITED, empty=True, aftercare=Aftercare(2, under_way=True))
         assert after(ended, ev.Restored(ID, "", 0)).aftercare == Aftercare(2, done=True)

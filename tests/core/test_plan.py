@@ -212,8 +212,11 @@ class TestDriverSteps:
         assert t.sleeps_until == 600.0
         t.at(90.0)
         t.hears(TasksReported("tasks.0@g1.1", TasksLeft(1, 0, 0, 50.0, "shop.mail")))
+        t.does()
+        assert t.sleeps_until == 93.0
+        t.at(93.0)
         t.does("QUIT tasks.0@g1.1")
-        assert t.reasons == ["asked; still there 90 s after TERM"]
+        assert t.reasons == ["asked; still there 93 s after TERM"]
 
     def test_the_longer_grace_has_an_end_too(self) -> None:
         t = celery()

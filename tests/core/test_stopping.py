@@ -12,10 +12,10 @@ UNSAFE = TasksLeft(active=1, unsafe=1, oldest_started_at=5.0, oldest_name="shop.
 SAFE = TasksLeft(active=1, unsafe=0, oldest_started_at=5.0, oldest_name="shop.mail")
 
 
-def stopping(stop: StopProgress, tasks: TasksLeft | None = None) -> Process:
+def stopping(stop: StopProgress, tasks: TasksLeft | None = None, unsafe_ended_at: float | None = None) -> Process:
     return Process(
         "tasks.0@g1.1", "tasks", 0, 1, 4, policy(CELERY, stop=LADDER), "", State.STOPPING, 10.0, 0.0,
-        pid=9, stop=stop, tasks=tasks,
+        pid=9, stop=stop, tasks=tasks, unsafe_ended_at=unsafe_ended_at,
     )  # fmt: skip
 
 
@@ -37,6 +37,23 @@ def sent(step: int, deadline: float | None, *, done: bool = False) -> StopProgre
 )
 def test_when_the_next_step_is_due(stop: StopProgress, tasks: TasksLeft | None, due: float) -> None:
     assert next_step_at(stopping(stop, tasks), stop) == due
+
+
+@pytest.mark.parametrize(
+    ("step", "deadline", "ended_at", "due"),
+    [
+        (1, 42.0, 20.0, 42.0),
+        (1, 42.0, 41.0, 44.0),
+        (1, 42.0, 100.0, 103.0),
+        (1, 42.0, 609.0, 610.0),
+        (2, 46.0, 45.0, 46.0),
+    ],
+)
+def test_a_program_may_leave_once_its_unsafe_work_is_done(
+    step: int, deadline: float, ended_at: float, due: float
+) -> None:
+    stop = sent(step, deadline)
+    assert next_step_at(stopping(stop, SAFE, ended_at), stop) == due
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from supervisor_d.core.observed import Observed
 from supervisor_d.core.process import Process, State
 from supervisor_d.core.snapshot import DaemonView, Usage
 from supervisor_d.core.spec import DRIVER_STEPS
+from supervisor_d.core.stopping import LEAVING_SECONDS
 from supervisor_d.core.view import Sources, pool_state, snapshot
 from tests.sim.pools import is_bad, sizes, traits_of
 from tests.support.fake_host import FakeProcess
@@ -276,7 +277,8 @@ class Invariants:
         due = sent[step - 1] + before.wait_seconds
         if before.unsafe_wait_seconds:
             limit = sent[min(sent)] + before.unsafe_wait_seconds
-            due = max(due, min(limit, self.unsafe.get(process.id, 0.0)))
+            safe_at = self.unsafe.get(process.id, -math.inf) + LEAVING_SECONDS
+            due = max(due, min(limit, safe_at))
         done = self.done.get((process.id, step - 1), math.inf)
         return min(due, max(done, sent[step - 1]))
 
