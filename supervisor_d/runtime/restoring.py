@@ -15,7 +15,9 @@ A helper may be killed at any point and run again: what is back in a queue is no
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import stat
 import subprocess
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -33,6 +35,9 @@ from supervisor_d.shim import wire
 MODULE = "supervisor_d_celery_agent"
 LEDGER = "ledger"
 """In the private directory; without one, nothing was held."""
+LEDGER_MAGIC = b"SDL1"
+LEDGER_BYTES, SLOTS_AT, SLOTS, SLOT_BYTES = 1_605_696, 32_832, 16_384, 64
+"""Of the ledgers that can be told to be empty from outside: each slot begins with its state, 0 for a free one."""
 AT_ONCE_MAX = 4
 HELPER_SECONDS = 60.0
 OUTPUT_MAX_BYTES = 4096
@@ -88,7 +93,7 @@ class Restorer:
         record = self._records.of(process_id)
         try:
             spec = record.spec()
-            if not spec["agent"] or not (record.private_dir / LEDGER).is_file():
+            if not spec["agent"] or holds_nothing(record.private_dir / LEDGER):
                 self._emit(Restored(process_id, ""))
                 return
             async with self._places:
@@ -116,6 +121,27 @@ class Restorer:
 
     def _fail(self, process_id: str, reason: str) -> None:
         self._emit(RestoreFailed(process_id, reason, away=False))
+
+
+def holds_nothing(path: Path) -> bool:
+    """Whether a ledger certainly names no message: there is none, or all its slots are free (supervisor_d/agents/).
+
+    Anything unknown is a reason to ask the helper, which costs half a second of CPU where this costs a millisecond.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != LEDGER_BYTES:
+            return False
+        states = os.pread(fd, SLOTS * SLOT_BYTES, SLOTS_AT)[::SLOT_BYTES]
+        return os.pread(fd, len(LEDGER_MAGIC), 0) == LEDGER_MAGIC and states == bytes(SLOTS)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 async def _run(spec: wire.Spec, private_dir: str) -> tuple[int, bytes, bytes]:

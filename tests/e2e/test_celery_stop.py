@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from typing import Any
 
@@ -15,19 +17,32 @@ pytestmark = pytest.mark.real
 
 SHORT = ["DRAIN 2s", "TERM 1s", "QUIT 2s", "KILL-WORKERS 3s", "KILL"]
 SECONDS = 60.0
+SLOWNESS = 3.0
+"""Of a machine that does other things as well."""
+
+
+def send_only(shop: QueueShop, task: str, seconds: float) -> str:
+    """Send one task."""
+    with Celery("sender", broker=f"redis://127.0.0.1:{shop.redis_port}/0", set_as_current=False) as app:
+        return str(app.send_task(task, (seconds,), ignore_result=True))
 
 
 def send(shop: QueueShop, task: str, seconds: float) -> str:
     """Send one task, and wait until it runs."""
-    with Celery("sender", broker=f"redis://127.0.0.1:{shop.redis_port}/0", set_as_current=False) as app:
-        sent = app.send_task(task, (seconds,), ignore_result=True)
-    wait_for(lambda: (str(sent), "started") in words(shop), SECONDS, "the task to run")
-    return str(sent)
+    sent = send_only(shop, task, seconds)
+    wait_for(lambda: (sent, "started") in words(shop), SECONDS, "the task to run")
+    return sent
 
 
 def words(shop: QueueShop) -> list[tuple[str, str]]:
     """What the tasks noted: (id, word)."""
     return [(note.task, note.word) for note in shop.records.notes()]
+
+
+def held(shop: QueueShop) -> int:
+    """How many messages the broker holds, delivered or not."""
+    found = shop.broker.held()
+    return found.queued.total() + found.unacked.total()
 
 
 def steps(shop: QueueShop) -> list[str]:
@@ -52,8 +67,7 @@ def test_a_task_that_ignores_everything_goes_back_to_its_queue() -> None:
         assert "still there 2 s after QUIT; 1 task left, the oldest" in told.reason
         assert told.reason.endswith(": stubborn")
         assert "exited with code 0" in queue.wait_event("main-exited", pool="queue").reason
-        held = queue.broker.held()
-        assert (len(held.queued), len(held.unacked)) == (1, 0)
+        assert (queue.broker.held().queued.total(), queue.broker.held().unacked.total()) == (1, 0)
         assert (task, "finished") not in words(queue)
 
 
@@ -70,8 +84,7 @@ def test_a_stop_goes_on_where_a_dead_daemon_left_it() -> None:
         assert steps(queue)[:2] == ["DRAIN", "TERM"]
         assert "QUIT" not in steps(queue)
         assert words(queue) == [(task, "started"), (task, "finished")]
-        held = queue.broker.held()
-        assert (len(held.queued), len(held.unacked)) == (0, 0)
+        assert not held(queue)
 
 
 def test_a_task_that_cannot_be_given_back_has_a_longer_grace() -> None:
@@ -80,3 +93,20 @@ def test_a_task_that_cannot_be_given_back_has_a_longer_grace() -> None:
         queue.must("stop", "queue")
         assert steps(queue) == ["DRAIN", "TERM"]
         assert words(queue) == [(task, "started"), (task, "finished")]
+
+
+def test_what_a_killed_worker_held_is_back_in_seconds_and_runs_once_elsewhere() -> None:
+    with shop(workers=4, concurrency=2, prefetch=2) as queue:
+        tasks = [send(queue, "work", 3.0) for _ in range(4)]
+        waiting = [send_only(queue, "work", 0.1) for _ in range(4)]
+        victim = min(queue.pids("queue").values())
+        wait_for(lambda: queue.broker.held().unacked.total() == 8, SECONDS, "all messages to be delivered")
+        os.kill(victim, signal.SIGKILL)
+        killed_at = time.monotonic()
+        told = queue.wait_event("restored", pool="queue")
+        took = time.monotonic() - killed_at
+        assert "4 messages held: 4 back in their queues" in told.reason
+        assert took < 2.0 * SLOWNESS, f"the messages were back after {took:.2f} s"
+        wait_for(lambda: not held(queue), SECONDS, "all tasks to be done")
+        finished = [task for task, word in words(queue) if word == "finished"]
+        assert sorted(finished) == sorted([*tasks, *waiting]), "each once"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from supervisor_d.core.events import Event, Restored, RestoreFailed
 from supervisor_d.core.spec import Launch
 from supervisor_d.runtime import restoring
+from supervisor_d.runtime.contexts import AGENTS_DIR
 from supervisor_d.runtime.records import Records, make_spec
-from supervisor_d.runtime.restoring import Report, Restorer
+from supervisor_d.runtime.restoring import Report, Restorer, holds_nothing
 from tests.support.waiting import eventually
 
 ID = "tasks.0@g1.1"
@@ -62,6 +64,32 @@ async def test_without_a_ledger_nothing_was_held(tmp_path: Path, put: Put, how: 
     put("touch ran", **how)
     assert await restored(tmp_path) == Restored(ID, "")
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_empty_ledger_is_seen_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(AGENTS_DIR)
+    theirs = import_module("supervisor_d_celery.ledger")
+    assert (restoring.LEDGER, restoring.LEDGER_MAGIC) == (theirs.NAME, theirs.MAGIC)
+    assert (restoring.LEDGER_BYTES, restoring.SLOTS_AT) == (theirs.SIZE_BYTES, theirs.SLOTS_AT)
+    assert (restoring.SLOTS, restoring.SLOT_BYTES) == (theirs.SLOTS, theirs.SLOT.size)
+    path = tmp_path / "ledger"
+    assert holds_nothing(path)
+    path.touch()
+    assert not holds_nothing(path)
+    data = bytearray(restoring.LEDGER_BYTES)
+    path.write_bytes(data)
+    assert not holds_nothing(path), "no ledger of the known kind"
+    data[:4] = restoring.LEDGER_MAGIC
+    path.write_bytes(data)
+    assert holds_nothing(path)
+    for slot in (0, restoring.SLOTS - 1):
+        data[restoring.SLOTS_AT + slot * restoring.SLOT_BYTES] = 2
+        path.write_bytes(data)
+        assert not holds_nothing(path)
+        data[restoring.SLOTS_AT + slot * restoring.SLOT_BYTES] = 0
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert not holds_nothing(path)
 
 
 @pytest.mark.parametrize(
