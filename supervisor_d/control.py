@@ -142,6 +142,12 @@ class Control:
     async def restart(self, caller: Caller, request: OperateRequest) -> Outcome:
         return await self._parts.operations.restart(str(caller), request.pools, request.wait_seconds)
 
+    async def deploy(self, caller: Caller, request: OperateRequest) -> Outcome:
+        return await self._parts.operations.deploy(str(caller), request.pools, request.label, request.wait_seconds)
+
+    async def rollback(self, caller: Caller, request: OperateRequest) -> Outcome:
+        return await self._parts.operations.rollback(str(caller), request.pools, request.wait_seconds)
+
     async def upgrade(self, caller: Caller, python: str) -> UpgradeAnswer:
         if stopping := self._parts.supervisor.intent.stopping:
             raise NotPermittedError(f"cannot upgrade: the daemon is stopping ({stopping})")

@@ -36,6 +36,7 @@ from supervisor_d.config.whereabouts import whereabouts
 from supervisor_d.console import Console
 from supervisor_d.control import Control, Figures, Parts
 from supervisor_d.core import intent as intents
+from supervisor_d.core.actions import ConcludeRollout
 from supervisor_d.core.aftercare import is_waiting
 from supervisor_d.core.change import PoolChange
 from supervisor_d.core.config_spec import Config, DaemonSpec
@@ -52,6 +53,7 @@ from supervisor_d.runtime.contexts import Contexts
 from supervisor_d.runtime.herald import Herald
 from supervisor_d.runtime.inherited import Inherited, take
 from supervisor_d.runtime.journal import Journal
+from supervisor_d.runtime.last_words import last_words
 from supervisor_d.runtime.linux import Adoption, LinuxHost
 from supervisor_d.runtime.operations import LoadedConfig, Operations
 from supervisor_d.runtime.places import Places
@@ -256,6 +258,14 @@ class Daemon:
     def rollout_concluded(self, spec: PoolSpec) -> None:
         """Sockets that only the version of a pool that did not rule had are closed."""
         self._listeners.settle(spec)
+
+    def last_words(self, action: ConcludeRollout) -> str:
+        """What the process wrote, since the rollout began, that made it fail."""
+        intent = self._supervisor.intent
+        rollout = intent.pools[action.pool].rollout
+        began = rollout.began_at if rollout is not None else 0.0
+        since = time.time() - (self._host.now() - began)
+        return last_words(intent, action.pool, action.log, self._places.log_dir, since)
 
     # start
 

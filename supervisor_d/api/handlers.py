@@ -15,7 +15,7 @@ from supervisor_d.api.service import Caller, Service
 from supervisor_d.api.streams import finite, follow_entries, follow_logs
 from supervisor_d.api.wire import MAX_LINES, OperateRequest, Outcome
 from supervisor_d.errors import RequestError, UnknownNameError
-from supervisor_d.logs.files import lanes
+from supervisor_d.logs.files import TRIALS, lanes
 from supervisor_d.logs.follower import Follower, selection_of
 from supervisor_d.logs.history import read_history
 
@@ -139,7 +139,7 @@ def _refuse_unknown(names: tuple[str, ...], service: Service) -> None:
         raise RequestError(f"cannot read the query: more than {MAX_NAMES} names")
     for name in names:
         pool, dot, slot = name.rpartition(".")
-        if name not in pools and not (dot and pool in pools and slot.isdecimal()):
+        if name not in pools and not (dot and pool in pools and (slot.isdecimal() or slot in TRIALS)):
             raise UnknownNameError(f"cannot find a pool or slot {name[:200]!r}", hint=answers.meant(name, pools))
 
 
@@ -160,7 +160,7 @@ async def reload(call: Call) -> web.StreamResponse:
 async def scale(call: Call) -> web.StreamResponse:
     """Want another number of workers of a pool; null gives it back to its config."""
     request = await call.body()
-    if len(request.pools) != 1:
+    if len(request.pools) != 1 or request.label:
         raise RequestError("cannot scale: name one pool")
     return await _operate(call, call.service.scale(call.caller, request))
 
@@ -178,6 +178,19 @@ async def stop(call: Call) -> web.StreamResponse:
 async def restart(call: Call) -> web.StreamResponse:
     """Replace the pools' processes by a rollout of the same spec."""
     return await _operate(call, call.service.restart(call.caller, await _pools_only(call)))
+
+
+async def deploy(call: Call) -> web.StreamResponse:
+    """Apply the config file and roll the project's code, as one: oneshots first, each pool in its turn."""
+    request = await call.body()
+    if request.workers is not None:
+        raise RequestError("cannot read the request: `workers` belongs to scale alone")
+    return await _operate(call, call.service.deploy(call.caller, request))
+
+
+async def rollback(call: Call) -> web.StreamResponse:
+    """Go back to what ruled before, by a rollout; give up one that is under way."""
+    return await _operate(call, call.service.rollback(call.caller, await _pools_only(call)))
 
 
 async def upgrade(call: Call) -> web.StreamResponse:
@@ -200,8 +213,8 @@ async def shutdown(call: Call) -> web.StreamResponse:
 
 async def _pools_only(call: Call) -> OperateRequest:
     request = await call.body()
-    if request.workers is not None:
-        raise RequestError("cannot read the request: `workers` belongs to scale alone")
+    if request.workers is not None or request.label:
+        raise RequestError("cannot read the request: `workers` belongs to scale alone, `label` to deploy")
     return request
 
 

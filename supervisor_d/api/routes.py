@@ -30,6 +30,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/start", Level.OPERATE, handlers.start),
     Route("POST", "/v1/stop", Level.OPERATE, handlers.stop),
     Route("POST", "/v1/restart", Level.OPERATE, handlers.restart),
+    Route("POST", "/v1/deploy", Level.OPERATE, handlers.deploy),
+    Route("POST", "/v1/rollback", Level.OPERATE, handlers.rollback),
     Route("POST", "/v1/upgrade", Level.ADMIN, handlers.upgrade),
     Route("POST", "/v1/shutdown", Level.ADMIN, handlers.shutdown),
 )

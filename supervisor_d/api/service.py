@@ -101,6 +101,14 @@ class Service(Protocol):
         """Replace processes by a rollout of the same spec."""
         ...
 
+    async def deploy(self, caller: Caller, request: OperateRequest) -> Outcome:
+        """Apply the config file and roll the project's code, as one."""
+        ...
+
+    async def rollback(self, caller: Caller, request: OperateRequest) -> Outcome:
+        """Go back to what ruled before."""
+        ...
+
     async def upgrade(self, caller: Caller, python: str) -> UpgradeAnswer:
         """Let new code prove itself.  Nothing has changed; `hand_over` follows, or nothing."""
         ...

@@ -42,6 +42,8 @@ class OperateRequest:
     workers: int | None = None
     """For scale: the number wanted; None gives the pool back to its config."""
     wait_seconds: float = 0.0
+    label: str = ""
+    """For deploy: the operator's word for it, a release's name; empty: the daemon makes one of the time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from supervisor_d.cli.settings import Settings, with_globals
 from supervisor_d.errors import InternalError, RequestError, SupervisorError
 
 COMMANDS = (
-    "run", "check", "diff", "reload", "status", "scale", "start", "stop", "restart", "logs", "events", "why",
-    "upgrade", "install-unit", "schema",
+    "run", "check", "diff", "reload", "status", "scale", "start", "stop", "restart", "deploy", "rollback", "logs",
+    "events", "why", "upgrade", "install-unit", "schema",
 )  # fmt: skip
 """In the order of the help; each is `command` in the module of its name."""
 EXIT_INTERRUPTED = 130

@@ -119,6 +119,8 @@ class ConcludeRollout:
     generation: int
     verdict: Literal["succeeded", "rolled-back"]
     reason: str
+    log: str = ""
+    """The log that may tell more of a failure, as `logs` names it: `web.0`, `web.canary`."""
 
 
 @dataclass(frozen=True, slots=True)

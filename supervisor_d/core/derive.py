@@ -96,7 +96,7 @@ def _turn(record: RolloutRecord, intent: Intent) -> tuple[tuple[str, ...], str]:
     waits_for: list[str] = []
     for name in record.turn_after:
         other = intent.pools.get(name)
-        if other is None or other.rollout is None or not record.together(other.rollout):
+        if other is None or not other.running or other.rollout is None or not record.together(other.rollout):
             continue
         if other.rollout.verdict == "rolled-back":
             return (), f"{name}, which comes first in the deploy {record.label}, was rolled back"

@@ -11,6 +11,7 @@ the next reload of the same file is a new try, as generation g3.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from supervisor_d.core.actions import ConcludeRollout, PassGate
@@ -250,20 +251,20 @@ def deploy(intent: Intent, names: tuple[str, ...], once: frozenset[str], label: 
     for name in members:
         record = pools[name].rollout
         assert record is not None
-        turn = tuple(sorted(_comes_after(name, rolled) & members))
+        turn = tuple(sorted(come_before({name}, rolled) & members))
         record = replace(record, label=label, turn_after=turn, once=name in once, reason=f"deploy {label}")
         pools[name] = replace(pools[name], rollout=record)
     return replace(rolled, pools=pools)
 
 
-def _comes_after(name: str, intent: Intent) -> set[str]:
-    """All pools that `name` comes after, near and far."""
+def come_before(names: AbstractSet[str], intent: Intent) -> set[str]:
+    """All pools that any of `names` comes after, near and far."""
     found: set[str] = set()
-    names = [name]
-    while names:
-        nearer = [n for n in intent.pools[names.pop()].wanted.spec.after if n in intent.pools and n not in found]
+    waiting = list(names)
+    while waiting:
+        nearer = [n for n in intent.pools[waiting.pop()].wanted.spec.after if n in intent.pools and n not in found]
         found.update(nearer)
-        names.extend(nearer)
+        waiting.extend(nearer)
     return found
 
 

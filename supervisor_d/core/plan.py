@@ -178,7 +178,8 @@ class _PoolPlan:
         if found.passed:
             self._do(act.PassGate(self.pool.name, wanted.generation, wanted.gate, found.reason))
         else:
-            self._do(act.ConcludeRollout(self.pool.name, wanted.generation, "rolled-back", found.reason))
+            log = "" if wanted.doomed else f"{self.pool.name}.{wanted.gate}"
+            self._do(act.ConcludeRollout(self.pool.name, wanted.generation, "rolled-back", found.reason, log))
         return True
 
     def _concluded(self) -> bool:
@@ -186,8 +187,9 @@ class _PoolPlan:
         pool = self.pool
         if pool.rollout is None or not pool.running:
             return False
-        if why := rollout.failure(pool, self.facts):
-            self._do(act.ConcludeRollout(pool.name, pool.generation, "rolled-back", why))
+        if failed := rollout.failure(pool, self.facts):
+            log = f"{pool.name}.{failed.slot}"
+            self._do(act.ConcludeRollout(pool.name, pool.generation, "rolled-back", failed.reason, log))
             return True
         if rollout.complete(pool, self.facts, self.now):
             reason = f"all of g{pool.generation} ready ({pool.rollout.reason})"

@@ -13,6 +13,8 @@ go on with it.  Rules:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from supervisor_d.core.desired import DesiredPool
 from supervisor_d.core.observed import PoolFacts
 from supervisor_d.core.process import Process, State
@@ -28,17 +30,25 @@ def settled(process: Process, min_ready_seconds: float, now: float) -> bool:
     )
 
 
-def failure(desired: DesiredPool, facts: PoolFacts) -> str:
-    """Why the rollout under way has failed; empty while it has not."""
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a rollout has failed, and the slot whose process it was."""
+
+    slot: int
+    reason: str
+
+
+def failure(desired: DesiredPool, facts: PoolFacts) -> Failure | None:
+    """How the rollout under way has failed; None while it has not."""
     if desired.rollout is None:
-        return ""
+        return None
     for (slot, generation), history in sorted(facts.slots.items()):
         if generation == desired.generation and (history.attempt or history.failed or history.ended_badly):
-            return f"{desired.name}.{slot}@g{generation} {history.last_reason}"
+            return Failure(slot, f"{desired.name}.{slot}@g{generation} {history.last_reason}")
     for process in facts.serving:
         if process.generation == desired.generation and process.fault:
-            return f"{desired.name}.{process.slot}@g{desired.generation} {process.fault}"
-    return ""
+            return Failure(process.slot, f"{desired.name}.{process.slot}@g{desired.generation} {process.fault}")
+    return None
 
 
 def complete(desired: DesiredPool, facts: PoolFacts, now: float) -> bool:

@@ -135,6 +135,7 @@ class Traits:
     driver_steps: which of DRIVER_STEPS its stop list may hold.
     aftercare: what its processes had taken and not finished is given back after their end, before they are forgotten.
     ready_by: `exec` is ready once exec succeeded (and its probes answered); `driver` waits for the program's own word.
+    deployed: it runs the project's own code, so a deploy that names no pools rolls it.
     """
 
     scale_in_place: bool = False
@@ -144,6 +145,7 @@ class Traits:
     ready_by: ReadyBy = "exec"
     driver_steps: tuple[str, ...] = ()
     aftercare: bool = False
+    deployed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 web.0.log        what is written now           web.0.log.idx      its index
 web.0.log.1      what was written before       web.0.log.1.idx    its index
 web.0~1.log      a second process of the slot at the same time (a rollout): another lane
+web.canary.log   what a canary wrote, and web.preflight.log
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ SEGMENTS_MAX = 1000
 LANES_MAX = 1000
 INDEX_BYTES = 4 * 1024 * 1024
 
-_LANE = re.compile(r"((?P<pool>[^/]+)\.[0-9]{1,6})(?:~[0-9]{1,4})?\.log")
+TRIALS = ("preflight", "canary")
+_LANE = re.compile(rf"((?P<pool>[^/]+)\.(?:[0-9]{{1,6}}|{'|'.join(TRIALS)}))(?:~[0-9]{{1,4}})?\.log")
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 

@@ -101,7 +101,7 @@ class CeleryBeat:
 
     name = "celery-beat"
     keys_type: type = BeatKeys
-    traits = Traits(exclusive=True, respawn="when-empty", ready_by="driver")
+    traits = Traits(exclusive=True, respawn="when-empty", ready_by="driver", deployed=True)
     default_stop: tuple[StopStep, ...] = (StopStep("TERM", 10.0), StopStep("KILL"))
     default_rollout = RolloutPolicy(max_surge=0, max_unavailable=1)
     default_restart_when = "always"

@@ -125,7 +125,9 @@ class CeleryWorker:
 
     name = "celery"
     keys_type: type = CeleryKeys
-    traits = Traits(respawn="when-empty", ready_by="driver", driver_steps=(DRAIN, KILL_WORKERS), aftercare=True)
+    traits = Traits(
+        respawn="when-empty", ready_by="driver", driver_steps=(DRAIN, KILL_WORKERS), aftercare=True, deployed=True
+    )
     default_stop: tuple[StopStep, ...] = (
         StopStep(DRAIN, 2.0),
         StopStep("TERM", 30.0),

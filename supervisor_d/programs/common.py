@@ -59,7 +59,7 @@ def launch_of(
         listeners=tuple(range(len(spec.listeners))),
         limits=spec.limits,
         log=spec.log,
-        log_name=f"{spec.name}.{context.slot}",
+        log_name=f"{spec.name}.{context.slot if context.role == 'serve' else context.role}",
         orphan_grace_seconds=orphan_grace_seconds,
         notify=any(probe.kind == "notify" for probe in spec.ready),
         agent=agent,

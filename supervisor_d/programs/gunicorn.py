@@ -109,7 +109,7 @@ class Gunicorn:
 
     name = "gunicorn"
     keys_type: type = GunicornKeys
-    traits = Traits(scale_in_place=True, respawn="at-exit", ready_by="driver")
+    traits = Traits(scale_in_place=True, respawn="at-exit", ready_by="driver", deployed=True)
     default_stop: tuple[StopStep, ...] = (StopStep("TERM", 31.0), StopStep("QUIT", QUIT_SECONDS), StopStep("KILL"))
     default_rollout = RolloutPolicy(max_surge=1, max_unavailable=0)
     default_restart_when = "always"

@@ -7,6 +7,7 @@ down, and only then does anything change.  A failure at any step leaves every pr
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -20,7 +21,8 @@ from supervisor_d.core.spec import PoolSpec
 from supervisor_d.errors import NotPermittedError, PrepareError, SupervisorError, UnknownNameError
 from supervisor_d.programs.registry import PROGRAMS
 from supervisor_d.runtime import crash
-from supervisor_d.runtime.listeners import Listeners
+from supervisor_d.runtime.deploying import members_of_deploy, refuse_rollback
+from supervisor_d.runtime.listeners import Listeners, Prepared
 from supervisor_d.runtime.outcomes import Goal, await_outcome
 from supervisor_d.runtime.supervisor import Supervisor
 
@@ -71,31 +73,79 @@ class Operations:
             self._refuse_while_stopping()
             loaded = await self._load()
             changes = self._changes(loaded)
-            intent = self._supervisor.intent
-            accepted = intents.accept(
-                intent, loaded.pools, self._supervisor.host.now(), reason=_why(changes, "its config changed")
-            )
-            accepted = intents.with_starts_at_once(accepted, loaded.starts_at_once)
-            prepared = self._listeners.prepare(loaded.pools)
-            crash.point("reload-before-intent")
-            try:
-                self._change(accepted)
-            except SupervisorError:
-                self._listeners.abandon(prepared)
-                raise
-            crash.point("reload-after-intent")
-            self._listeners.commit(prepared)
-            self._accepted(loaded)
-            touched = tuple(change for change in changes if change.change != "keep")
-            self._clear_failures(tuple(change.pool for change in touched if change.change != "add"))
+            self._take(loaded, self._accept(loaded, changes, self._supervisor.host.now()))
+            touched = self._touched(changes)
             self._note("reload", "", who, ", ".join(f"{c.change} {c.pool}" for c in touched) or "nothing changed")
-        goals: list[tuple[str, Goal]] = [
-            (change.pool, "running")
-            for change in touched
-            if change.change != "update" and self._supervisor.desired.pools[change.pool].running
-        ]
-        goals += [(change.pool, "stopped") for change in touched if change.change == "remove"]
+        goals = self._goals(touched)
         return await await_outcome(self._supervisor, goals, wait_seconds, changes=changes, message="reloaded")
+
+    async def deploy(self, who: str, pools: tuple[str, ...], label: str, wait_seconds: float) -> Outcome:
+        """Apply the config file and roll these pools, and all that it changes, as one (core.intent.deploy).
+
+        Raises ConfigError, PrepareError, UnknownNameError; nothing has changed then.
+        """
+        async with self._reloading:
+            self._refuse_while_stopping()
+            label = label or time.strftime("%Y-%m-%dT%H:%M:%S")
+            loaded = await self._load()
+            changes, now = self._changes(loaded), self._supervisor.host.now()
+            accepted = self._accept(loaded, changes, now)
+            members, once = members_of_deploy(accepted, pools)
+            self._take(loaded, intents.deploy(accepted, members, once, label, now))
+            touched = self._touched(changes)
+            self._clear_failures(members)
+            self._note("deploy", "", who, f"{label}: {', '.join(members)}")
+        goals = dict([*self._goals(touched), *((name, "running") for name in members)])
+        message = f"deployed {label}"
+        return await await_outcome(self._supervisor, goals.items(), wait_seconds, changes=changes, message=message)
+
+    async def rollback(self, who: str, pools: tuple[str, ...], wait_seconds: float) -> Outcome:
+        """Go back to what ruled before the last rollout that succeeded; give up one that is under way."""
+        names = refuse_rollback(self._supervisor.intent, self._known(pools), everything=not pools)
+        before = self._supervisor.intent.pools
+        given_up = [name for name in names if before[name].previous is not None]
+        intent = intents.rollback(self._supervisor.intent, names, self._supervisor.host.now(), f"rollback by {who}")
+        prepared = self._listeners.prepare({name: pool.wanted.spec for name, pool in intent.pools.items()})
+        self._change_with(intent, prepared)
+        self._clear_failures(names)
+        for name in names:
+            self._note("rollback", name, who, "asked to roll back")
+        goals: list[tuple[str, Goal]] = [(name, "back" if name in given_up else "running") for name in names]
+        return await await_outcome(self._supervisor, goals, wait_seconds, message="rolled back")
+
+    def _accept(self, loaded: LoadedConfig, changes: tuple[PoolChange, ...], now: float) -> Intent:
+        why = _why(changes, "its config changed")
+        accepted = intents.accept(self._supervisor.intent, loaded.pools, now, reason=why)
+        return intents.with_starts_at_once(accepted, loaded.starts_at_once)
+
+    def _take(self, loaded: LoadedConfig, intent: Intent) -> None:
+        """Make a config rule, under that intent: its sockets are bound before, and closed again when it cannot."""
+        prepared = self._listeners.prepare(loaded.pools)
+        crash.point("reload-before-intent")
+        self._change_with(intent, prepared)
+        self._accepted(loaded)
+
+    def _change_with(self, intent: Intent, prepared: Prepared) -> None:
+        try:
+            self._change(intent)
+        except SupervisorError:
+            self._listeners.abandon(prepared)
+            raise
+        crash.point("reload-after-intent")
+        self._listeners.commit(prepared)
+
+    def _touched(self, changes: tuple[PoolChange, ...]) -> tuple[PoolChange, ...]:
+        """What a config changed; those pools get a fresh try."""
+        touched = tuple(change for change in changes if change.change != "keep")
+        self._clear_failures(tuple(change.pool for change in touched if change.change != "add"))
+        return touched
+
+    def _goals(self, touched: tuple[PoolChange, ...]) -> list[tuple[str, Goal]]:
+        running = self._supervisor.desired.pools
+        goals: list[tuple[str, Goal]] = [
+            (change.pool, "running") for change in touched if change.change != "update" and running[change.pool].running
+        ]
+        return [*goals, *((change.pool, "stopped") for change in touched if change.change == "remove")]
 
     async def scale(self, who: str, pool: str, workers: int | None, wait_seconds: float) -> Outcome:
         """Want another number of workers of a pool; None: as configured."""

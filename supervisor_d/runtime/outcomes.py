@@ -15,7 +15,8 @@ from supervisor_d.core.process import State
 from supervisor_d.core.view import pool_state
 from supervisor_d.runtime.supervisor import Supervisor
 
-Goal = Literal["running", "stopped"]
+Goal = Literal["running", "stopped", "back"]
+"""`back`: the rollout under way is given up, and the pool runs as before."""
 TRIES_BEFORE_FAILURE = 3
 """Unexpected ends in a row after which a pool that was to start counts as failed; the daemon itself goes on trying."""
 
@@ -32,7 +33,8 @@ def verdict(supervisor: Supervisor, name: str, goal: Goal) -> PoolOutcome | None
         return PoolOutcome(name, ok=True, verdict="stopped") if done else None
     if not desired.running:
         return PoolOutcome(name, ok=False, verdict=state, reason=desired.stop_reason)
-    if intent.previous is None and intent.rollout is not None and intent.rollout.verdict == "rolled-back":
+    given_up = intent.previous is None and intent.rollout is not None and intent.rollout.verdict == "rolled-back"
+    if given_up and intent.rollout is not None and goal != "back":
         return PoolOutcome(name, ok=False, verdict="rolled-back", reason=intent.rollout.verdict_reason)
     if state in ("running", "done") and _settled(supervisor, name):
         return PoolOutcome(name, ok=True, verdict=state, reason=detail)

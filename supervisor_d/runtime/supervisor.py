@@ -18,6 +18,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from supervisor_d.core import actions as act
@@ -78,6 +79,9 @@ class Keeper(Protocol):
 
     def rollout_concluded(self, spec: PoolSpec) -> None:
         """A rollout is over, and this version of the pool rules."""
+
+    def last_words(self, action: act.ConcludeRollout) -> str:
+        """What stands last in the log that may tell more of a rollout's failure; empty if nothing does."""
 
 
 ContextOf = Callable[[Process, PoolSpec], LaunchContext]
@@ -285,6 +289,8 @@ class Supervisor:
         return intents.spec_of(self.intent, process.pool, process.generation)
 
     def _perform(self, action: act.Action) -> None:
+        if isinstance(action, act.ConcludeRollout) and action.log and (words := self._keeper.last_words(action)):
+            action = replace(action, reason=f"{action.reason}; its last words: {words}")
         self._tell(describe_action(action))
         event = performed(action)
         if event is not None:

@@ -66,7 +66,7 @@ def test_status_is_the_snapshot(server: Served) -> None:
     assert msgspec.json.decode(server.client.get("/v1/status"), type=Snapshot) == server.service.picture
 
 
-@pytest.mark.parametrize("name", ["scale", "start", "stop", "restart"])
+@pytest.mark.parametrize("name", ["scale", "start", "stop", "restart", "deploy", "rollback"])
 def test_operations_reach_the_service_with_who_asked(server: Served, name: str) -> None:
     request = OperateRequest(("web",), 3 if name == "scale" else None, 1.5)
     told = msgspec.json.decode(server.client.post(f"/v1/{name}", request), type=Outcome)

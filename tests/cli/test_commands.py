@@ -46,7 +46,8 @@ def requests(server: Served) -> list[tuple[str, object]]:
     "command",
     [
         ["status"], ["status", "web"], ["diff"], ["reload"], ["scale", "web=3"], ["scale", "web=3", "worker=config"],
-        ["start", "web"], ["stop", "--all"], ["restart", "web"], ["events"], ["logs"], ["why", "web.0"], ["schema"],
+        ["start", "web"], ["stop", "--all"], ["restart", "web"],
+        ["deploy"], ["rollback", "web"], ["events"], ["logs"], ["why", "web.0"], ["schema"],
         ["check", "good.yaml"], ["check", "bad.yaml"], ["status", "nobody"], ["scale", "web"], ["nonsense"],
         ["logs", "nobody"], ["start"], ["events", "--lines", "x"],
     ],
@@ -126,7 +127,7 @@ def test_watch_draws_again_when_something_happens(server: Served) -> None:
 # operations
 
 
-@pytest.mark.parametrize("name", ["start", "stop", "restart"])
+@pytest.mark.parametrize("name", ["start", "stop", "restart", "rollback"])
 def test_operations_ask_and_tell(server: Served, capsys: Capture, name: str) -> None:
     assert main([name, "web", "worker", "--timeout", "30s"]) == 0
     assert requests(server) == [(name, OperateRequest(("web", "worker"), None, 30.0))]

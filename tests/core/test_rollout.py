@@ -8,7 +8,7 @@ import pytest
 from supervisor_d.core.desired import DesiredPool, Rollout
 from supervisor_d.core.observed import PoolFacts, SlotFacts
 from supervisor_d.core.process import Exit, Process, State, StopProgress
-from supervisor_d.core.rollout import complete, failure, finished_slots, settled, unproven
+from supervisor_d.core.rollout import Failure, complete, failure, finished_slots, settled, unproven
 from supervisor_d.core.spec import RolloutPolicy
 from tests.core.transcript import ONESHOT, policy, pool
 
@@ -43,7 +43,7 @@ def test_settled_from_exactly_the_planned_instant() -> None:
 
 class TestFailure:
     def test_none_without_a_rollout(self) -> None:
-        assert failure(pool("web"), facts(slots={(0, 1): SlotFacts(attempt=1)})) == ""
+        assert failure(pool("web"), facts(slots={(0, 1): SlotFacts(attempt=1)})) is None
 
     @pytest.mark.parametrize(
         "history",
@@ -54,17 +54,17 @@ class TestFailure:
         ],
     )
     def test_any_unexpected_end_of_the_new_generation(self, rolling: DesiredPool, history: SlotFacts) -> None:
-        assert failure(rolling, facts(slots={(1, 2): history})) == "web.1@g2 crashed"
-        assert failure(rolling, facts(slots={(1, 1): history})) == ""
+        assert failure(rolling, facts(slots={(1, 2): history})) == Failure(1, "web.1@g2 crashed")
+        assert failure(rolling, facts(slots={(1, 1): history})) is None
 
     def test_a_fault_before_its_end(self, rolling: DesiredPool) -> None:
         stop = StopProgress(0, 9.0, "not ready within 5 s", expected=False)
         late = process(0, 2, State.STOPPING, stop=stop)
-        assert failure(rolling, facts(process(0, 1), late)) == "web.0@g2 not ready within 5 s"
-        assert failure(rolling, facts(process(0, 1, State.STOPPING, stop=stop), process(0, 2))) == ""
+        assert failure(rolling, facts(process(0, 1), late)) == Failure(0, "web.0@g2 not ready within 5 s")
+        assert failure(rolling, facts(process(0, 1, State.STOPPING, stop=stop), process(0, 2))) is None
 
     def test_having_done_all_there_was_to_do_is_none(self, rolling: DesiredPool) -> None:
-        assert failure(rolling, facts(slots={(0, 2): FINISHED})) == ""
+        assert failure(rolling, facts(slots={(0, 2): FINISHED})) is None
 
 
 class TestComplete:

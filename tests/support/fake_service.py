@@ -210,6 +210,12 @@ class FakeService:
     async def restart(self, caller: Caller, request: OperateRequest) -> Outcome:
         return await self._operate("restart", caller, request)
 
+    async def deploy(self, caller: Caller, request: OperateRequest) -> Outcome:
+        return await self._operate("deploy", caller, request)
+
+    async def rollback(self, caller: Caller, request: OperateRequest) -> Outcome:
+        return await self._operate("rollback", caller, request)
+
     async def upgrade(self, caller: Caller, python: str) -> UpgradeAnswer:
         self.asked.append(("upgrade", str(caller), python))
         self.callers.append(caller)
