@@ -17,7 +17,7 @@ from supervisor_d.programs.registry import PROGRAMS
 
 MAX_KEYS = 20
 _KEY_OF_FIELD = {"start_timeout_seconds": "start_timeout", "listeners": "bind"}
-_NOT_KEYS = frozenset({"name", "keys", "env", "digest"})
+_NOT_KEYS = frozenset({"name", "keys", "env", "digest", "root"})
 
 
 def compare(

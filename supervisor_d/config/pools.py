@@ -96,6 +96,7 @@ class PoolReader:
             user=user,
             group=group,
             cwd=str(cwd),
+            root=os.path.realpath(cwd),
             env=env.values,
             env_files=tuple(env.files),
             python=python,

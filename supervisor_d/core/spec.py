@@ -168,6 +168,8 @@ class PoolSpec:
     user: str = ""
     group: str = ""
     cwd: str = ""
+    root: str = ""
+    """What `cwd` led to when the config was read: a generation stays in its release, wherever a link points later."""
     env: Mapping[str, str] = field(default_factory=dict)
     env_files: tuple[str, ...] = ()
     python: str = ""

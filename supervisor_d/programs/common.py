@@ -15,7 +15,13 @@ RESERVED_ENV = frozenset({"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_
 
 def interpreter(spec: PoolSpec) -> str:
     """The absolute path of the pool's Python: its `python:` key, else the one that runs the daemon."""
-    return spec.python or sys.executable
+    return in_release(spec, spec.python) or sys.executable
+
+
+def in_release(spec: PoolSpec, path: str) -> str:
+    """A path below `cwd` as it was when the config was read: behind a link, the release and not its successor."""
+    below = path.removeprefix(f"{spec.cwd}/")
+    return f"{spec.root}/{below}" if spec.root and spec.cwd and below != path else path
 
 
 def environment(spec: PoolSpec, context: LaunchContext, *, drop: frozenset[str] = frozenset()) -> dict[str, str]:
@@ -26,7 +32,7 @@ def environment(spec: PoolSpec, context: LaunchContext, *, drop: frozenset[str] 
     """
     merged = {**context.base_env, **spec.env}
     if spec.python and "PATH" not in spec.env:
-        merged["PATH"] = ":".join(filter(None, (str(PurePath(spec.python).parent), merged.get("PATH", ""))))
+        merged["PATH"] = ":".join(filter(None, (str(PurePath(interpreter(spec)).parent), merged.get("PATH", ""))))
     return {key: value for key, value in merged.items() if key not in RESERVED_ENV | drop}
 
 
@@ -53,7 +59,7 @@ def launch_of(
     return Launch(
         argv=tuple(argv),
         env=dict(env),
-        cwd=spec.cwd,
+        cwd=spec.root or spec.cwd,
         user=spec.user,
         group=spec.group,
         listeners=tuple(range(len(spec.listeners))),
@@ -72,6 +78,12 @@ def words(command: str | tuple[str, ...]) -> tuple[str, ...]:
     Raises ValueError for a string with an unclosed quotation.
     """
     return tuple(shlex.split(command)) if isinstance(command, str) else command
+
+
+def argv_of(spec: PoolSpec, command: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The argv of a pool's command, its program in the pool's own release.  Raises ValueError, as `words` does."""
+    program, *args = words(command)
+    return (in_release(spec, program), *args)
 
 
 def owned_argument(args: Iterable[str], owned: Mapping[str, str]) -> str:

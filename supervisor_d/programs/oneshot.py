@@ -8,7 +8,7 @@ from typing import Any
 
 from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, Role, RolloutPolicy, StopStep, Traits
 from supervisor_d.programs.command import CommandKeys, command_problem
-from supervisor_d.programs.common import environment, launch_of, words
+from supervisor_d.programs.common import argv_of, environment, launch_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Oneshot:
 
     def launch(self, spec: PoolSpec, context: LaunchContext) -> Launch:
         """The command as it is written; a bare name is looked up in PATH by the runtime."""
-        return launch_of(spec, context, words(spec.keys.command), environment(spec, context))
+        return launch_of(spec, context, argv_of(spec, spec.keys.command), environment(spec, context))
 
     def problems(self, spec: PoolSpec) -> Mapping[str, str]:
         """Mistakes that only show when the keys are seen together."""

@@ -53,7 +53,7 @@ def test_no_program_takes_the_name_of_a_common_key() -> None:
 
 
 def test_every_spec_field_has_a_key() -> None:
-    other = {"name", "keys", "digest", "listeners", "start_timeout_seconds"}
+    other = {"name", "keys", "digest", "listeners", "root", "start_timeout_seconds"}
     common = {field.name for field in dataclasses.fields(CommonKeys)}
     assert {field.name for field in dataclasses.fields(PoolSpec)} - other <= common
 
