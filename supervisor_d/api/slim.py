@@ -15,7 +15,12 @@ from typing import cast
 
 @contextmanager
 def without_tls() -> Iterator[None]:
-    """What is imported in here for the first time finds no `ssl`."""
+    """What is imported in here for the first time finds no `ssl`.
+
+    Not so the standard library's own HTTP, which aiohttp imports too: whoever needs it later must find it whole.
+    """
+    import urllib.request  # noqa: F401
+
     modules = cast("dict[str, object]", sys.modules)
     known = modules.get("ssl")
     modules["ssl"] = None  # an import of it is an ImportError (importlib, "the import system", 5.3.1)
