@@ -9,7 +9,7 @@ Each stage goes on with what the one before could read, so that one run shows al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from supervisor_d.config.daemon_section import daemon_spec, root_is_allowed
@@ -33,6 +33,9 @@ from supervisor_d.programs.registry import PROGRAMS
 
 MAX_POOLS = 1000
 
+Look = Callable[[Mapping[str, PoolSpec]], Iterable[tuple[str, str, str]]]
+"""Finds what had better be otherwise: (pool, key, why)."""
+
 
 def load(
     path: str | Path,
@@ -41,15 +44,17 @@ def load(
     euid: int | None = None,
     programs: Mapping[str, Program] = PROGRAMS,
     advise: bool = False,
+    look: Look | None = None,
 ) -> Config:
     """The config in a file, or in the files of a directory.
 
     `environ` is what `from_env` and the default directories come from, `euid` the user that the daemon runs as (None:
-    this process's).  With `advise` it has warnings as well.  Raises ConfigError with every problem.
+    this process's).  With `advise` it has warnings as well; `look` finds more of them, in specs that have no problem.
+    Raises ConfigError with every problem.
     """
     machine, problems = Machine(environ, euid), Problems()
     texts = read_texts(Path(path), machine, problems)
-    return _Loader(str(path), texts, machine, problems, programs, Problems() if advise else None).load()
+    return _Loader(str(path), texts, machine, problems, programs, Problems() if advise else None, look).load()
 
 
 def load_copy(
@@ -78,6 +83,7 @@ class _Loader:
         problems: Problems,
         programs: Mapping[str, Program],
         warnings: Problems | None = None,
+        look: Look | None = None,
     ) -> None:
         self._path = path
         self._texts = texts
@@ -85,9 +91,12 @@ class _Loader:
         self._problems = problems
         self._programs = programs
         self._warnings = warnings
+        self._look = look
         self._daemon = DaemonKeys()
         self._sections: dict[str, Spot] = {}
         self._pools: dict[str, Spot] = {}
+        self._sources: dict[str, Spot] = {}
+        """The pools with what they have from `defaults:`."""
         self._no_pools = Place(next(iter(texts), path))
 
     def load(self) -> Config:
@@ -99,6 +108,7 @@ class _Loader:
         daemon = daemon_spec(self._daemon, self._sections.get("daemon"), self._machine, self._problems)
         specs = self._pool_specs(daemon)
         self._problems.raise_any()
+        self._look_at(specs)
         texts = {str(Path(path).absolute()): text for path, text in self._texts.items()}
         digest = config_digest(texts.values(), {name: spec.digest for name, spec in specs.items()})
         warnings = self._warnings.in_order() if self._warnings is not None else ()
@@ -162,6 +172,7 @@ class _Loader:
             if source is None:
                 continue
             sites[name] = Site(source.spot, self._problems)
+            self._sources[name] = source.spot
             reader = PoolReader(source, self._machine, self._problems, self._warnings, allow_root=allow_root)
             spec = reader.read()
             if spec is not None:
@@ -169,6 +180,13 @@ class _Loader:
         check_after(specs, sites, self._pools)
         check_addresses(specs, sites, daemon.metrics_listen)
         return specs
+
+    def _look_at(self, specs: Mapping[str, PoolSpec]) -> None:
+        """Warnings that are not found by reading, at the keys that they are about."""
+        if self._warnings is None or self._look is None:
+            return
+        for name, key, why in self._look(specs):
+            Site(self._sources[name], self._warnings).problem(why, key)
 
 
 def _shown(place: Place) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, Role, RolloutPolicy, StopStep, Traits
 from supervisor_d.core.units import FilePath, Range, Short, Unit
 from supervisor_d.programs.celery import LogLevel
+from supervisor_d.programs.celery_advice import version_warnings
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
 
 AGENT = "supervisor_d_celery_beat"
@@ -136,8 +137,8 @@ class CeleryBeat:
         return dict(_problems(spec.keys, spec))
 
     def warnings(self, spec: PoolSpec, installed: Installed) -> Iterable[tuple[str, str]]:
-        """None yet."""
-        return ()
+        """What these versions cannot promise; of what the application's own settings cannot, apps.py asks."""
+        return version_warnings(spec, installed)
 
 
 def _options(keys: BeatKeys) -> Iterator[str]:

@@ -32,6 +32,7 @@ from supervisor_d.core.spec import (
     Traits,
 )
 from supervisor_d.core.units import Duration, Range
+from supervisor_d.programs.celery_advice import version_warnings
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
 
 AGENT = "supervisor_d_celery_agent"
@@ -172,8 +173,8 @@ class CeleryWorker:
         return dict(_problems(spec.keys, spec))
 
     def warnings(self, spec: PoolSpec, installed: Installed) -> Iterable[tuple[str, str]]:
-        """None yet."""
-        return ()
+        """What these versions cannot promise; of what the application's own settings cannot, apps.py asks."""
+        return version_warnings(spec, installed)
 
 
 def _node_size(spec: PoolSpec) -> int:
