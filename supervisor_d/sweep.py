@@ -1,12 +1,20 @@
-"""ExecStopPost of the plain user's unit: end what a stop of the service has left in its cgroup.
+"""End what a stop of the service has left: run by the units (supervisor_d/cli/units.py), in two ways.
 
-With KillMode=process systemd ends the daemon alone.  That is what keeps processes over its death; but a daemon that
-hung when it was told to stop, or was just about to start, leaves processes that nobody wants any more.
+    python -m supervisor_d.sweep               as ExecStopPost= of the service, after every end of the daemon
+    python -m supervisor_d.sweep shop.service  as a service beside it, which systemd starts when that one has stopped
 
-Run after every end of the daemon, it does nothing unless the service is being stopped: $SERVICE_RESULT
-(systemd.exec(5)) is `success` where the daemon ended as it was told to, or by TERM before it could listen, and
-`timeout` where it did not end in time.  After a crash it is something else, the processes live on, and the next daemon
-adopts them.
+What keeps processes over the death of the daemon keeps them over a stop too, where the daemon could not end them: it
+hung when it was told to, or was just about to start.  Nobody wants them then any more.  They live in the service's
+cgroup, or in the scope beside it (runtime/scopes.py).
+
+In the first way it does nothing unless the service is being stopped: $SERVICE_RESULT (systemd.exec(5)) is `success`
+where the daemon ended as it was told to, or by TERM before it could listen, and `timeout` where it did not end in time.
+After a crash it is something else, the processes live on, and the next daemon adopts them.
+
+In the second way it ends at once when a daemon is there again: what was left is that one's.
+
+Shims and the zygote ignore TERM, and wait for a daemon to take note of what they know.  When only they are left, there
+is nothing more to wait for.
 
 The standard library alone, and nothing of ours: it must work when the package is half installed.
 """
@@ -24,25 +32,35 @@ STOPPED = ("success", "timeout")
 TERM_SECONDS = 10.0
 KILL_SECONDS = 10.0
 ROUND_SECONDS = 0.02
+_OURS = b"/supervisor_d/shim/zygote.py\0"
+"""In the command line of the zygote, and of the shims that it forks.  Who pretends to be one is killed the sooner."""
+_DAEMON = b"\0-m\0supervisor_d\0run\0"
 
 
-def main() -> int:
+def main(unit: str = "") -> int:
     """0 when nothing is left, or nothing is to be ended; 1 when something could not be ended."""
-    if os.environ.get("SERVICE_RESULT") not in STOPPED:
+    if not unit and os.environ.get("SERVICE_RESULT") not in STOPPED:
         return 0
-    service = service_cgroup()
-    if service is None:
+    own = own_cgroup()
+    if own is None:
         return 0
-    left = _end(service, signal.SIGTERM, TERM_SECONDS)
+    service = own.with_name(unit) if unit else own
+    cgroups = (service, service.with_name(scope_name(service.name)))
+    left = _end(cgroups, signal.SIGTERM, TERM_SECONDS)
     if left:
-        left = _end(service, signal.SIGKILL, KILL_SECONDS)
+        left = _end(cgroups, signal.SIGKILL, KILL_SECONDS)
     if left:
         print(f"cannot end {len(left)} processes: {sorted(left)}", file=sys.stderr)  # noqa: T201
     return 1 if left else 0
 
 
-def service_cgroup() -> Path | None:
-    """The cgroup of the service that we are a control process of; None without cgroup v2."""
+def scope_name(unit: str) -> str:
+    """As in runtime/scopes.py, which is not imported here."""
+    return f"{unit.removesuffix('.service').replace('@', '-')}-processes.scope"
+
+
+def own_cgroup() -> Path | None:
+    """The cgroup of the service that we run in; None without cgroup v2."""
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
@@ -57,37 +75,49 @@ def service_cgroup() -> Path | None:
     return path if path.name.endswith(".service") else None
 
 
-def members(service: Path) -> set[int]:
-    """All that lives in a cgroup and below it, but for control processes."""
+def members(cgroups: tuple[Path, ...]) -> set[int]:
+    """All that lives in cgroups and below them, but for control processes."""
     found: set[int] = set()
-    for directory, _, _ in os.walk(service):
-        if not directory.endswith("/.control"):
-            with suppress(OSError):
-                found.update(map(int, Path(directory, "cgroup.procs").read_text(encoding="ascii").split()))
+    for cgroup in cgroups:
+        for directory, _, _ in os.walk(cgroup):
+            if not directory.endswith("/.control"):
+                with suppress(OSError):
+                    found.update(map(int, Path(directory, "cgroup.procs").read_text(encoding="ascii").split()))
     return {pid for pid in found if pid not in (0, os.getpid()) and not _ended(pid)}
 
 
-def _end(service: Path, number: signal.Signals, seconds: float) -> set[int]:
-    """Signal all, and again those that come later; who is left when all are gone or time is over."""
+def _end(cgroups: tuple[Path, ...], number: signal.Signals, seconds: float) -> set[int]:
+    """Signal all, and again those that come later; who is left when all are gone, or there is no use in waiting."""
     deadline = time.monotonic() + seconds
     asked: set[int] = set()
-    while (left := members(service)) and time.monotonic() < deadline:
+    while (left := members(cgroups)) and time.monotonic() < deadline:
+        lines = [_command_line(pid) for pid in left]
+        if any(_DAEMON in line for line in lines):
+            return set()
+        if number == signal.SIGTERM and all(not line or _OURS in line for line in lines):
+            break
         for pid in left - asked if number == signal.SIGTERM else left:
-            _signal(pid, number, service)
+            _signal(pid, number, cgroups)
         asked |= left
         time.sleep(ROUND_SECONDS)
     return left
 
 
-def _signal(pid: int, number: signal.Signals, service: Path) -> None:
-    """By pidfd, and only who is still in the cgroup once it is open: a pid may have become another's."""
+def _signal(pid: int, number: signal.Signals, cgroups: tuple[Path, ...]) -> None:
+    """By pidfd, and only who is still in a cgroup once it is open: a pid may have become another's."""
     with suppress(OSError):
         pidfd = os.pidfd_open(pid)
         try:
-            if pid in members(service):
+            if pid in members(cgroups):
                 signal.pidfd_send_signal(pidfd, number)
         finally:
             os.close(pidfd)
+
+
+def _command_line(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _ended(pid: int) -> bool:
@@ -98,4 +128,4 @@ def _ended(pid: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:2]))

@@ -16,6 +16,10 @@ RUNTIME_ROOT = "/run"
 LOG_ROOT = "/var/log"
 PLAIN_ENVIRON = {"XDG_RUNTIME_DIR": RUNTIME_ROOT, "XDG_STATE_HOME": STATE_ROOT}
 """So that a plain user's daemon has its directories where root's has them: no session, no home is needed."""
+_SWEEP = """/bin/sh -c 'case $$SERVICE_RESULT in success|timeout) exec "$$@";; esac' sh"""
+"""A shell, since this is run after every death of the daemon, and before its restart: milliseconds, not a Python."""
+_IS_STOPPED = """+/bin/sh -c 'test "$$(systemctl show --value -p ActiveState -p Job "$$0" | tr -d "\\n0")" = inactive'"""
+"""As root, since systemd's own socket is there for root alone, and a message bus is not everywhere."""
 _HOMES = ("/home/", "/root/", "/run/user/")
 
 
@@ -49,6 +53,7 @@ def service(facts: UnitFacts) -> str:
         "After=network-online.target",
         "# However often the daemon dies, its processes live and it is started again.",
         "StartLimitIntervalSec=0",
+        *_swept(facts),
         "",
         "[Service]",
         "Type=notify",
@@ -57,6 +62,7 @@ def service(facts: UnitFacts) -> str:
         "# Comes back when the reload is over; its exit code is the reload's.",
         f"ExecReload={ours} reload {config}",
         *_whose(facts),
+        f"ExecStopPost={_SWEEP} {_ours_sweep(facts)}",
         "Restart=always",
         "RestartSec=50ms",
         "# 78: the config is wrong; 75: another daemon runs. Trying again would not help.",
@@ -82,6 +88,28 @@ def service(facts: UnitFacts) -> str:
         "WantedBy=multi-user.target",
     ]
     return "\n".join(sections) + "\n"
+
+
+def sweeper(facts: UnitFacts, name: str) -> str:
+    """The unit that ends what is left when the service `name` was stopped while its daemon was dead."""
+    lines = [
+        f"# Made by `supervisor-d install-unit`, for {name}.service, which starts it when it has stopped.",
+        "[Unit]",
+        f"Description=End of what a stop of {name}.service has left",
+        "RefuseManualStart=yes",
+        "",
+        "[Service]",
+        "Type=oneshot",
+        "# A service that is to be restarted has stopped, too: its processes are the next daemon's.",
+        f"ExecCondition={_IS_STOPPED} {name}.service",
+        f"ExecStart={_ours_sweep(facts)} {name}.service",
+        *_account(facts),
+        "UMask=0077",
+        "",
+        "# Hardening.",
+        *_hardening(facts),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def socket(addresses: Sequence[str]) -> str:
@@ -117,13 +145,25 @@ def _whose(facts: UnitFacts) -> list[str]:
             "KillMode=mixed",
         ]
     return [
-        f"User={facts.user}",
-        f"Group={facts.group or facts.user}",
+        *_account(facts),
         "Environment=" + " ".join(f"{name}={value}" for name, value in PLAIN_ENVIRON.items()),
         "# The daemon's death leaves its processes alone; what a stop leaves is ended by the sweep.",
         "KillMode=process",
-        f"ExecStopPost={_word(facts.python)} -I -m supervisor_d.sweep",
     ]
+
+
+def _account(facts: UnitFacts) -> list[str]:
+    return [f"User={facts.user}", f"Group={facts.group or facts.user}"]
+
+
+def _swept(facts: UnitFacts) -> list[str]:
+    if not facts.user:
+        return []
+    return ["# Stopped between two restarts of the daemon, it runs no ExecStopPost= of its own.", "OnSuccess=%N-sweep.service"]
+
+
+def _ours_sweep(facts: UnitFacts) -> str:
+    return f"{_word(facts.python)} -I -m supervisor_d.sweep"
 
 
 def _directories(facts: UnitFacts) -> list[str]:

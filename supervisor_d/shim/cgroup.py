@@ -9,6 +9,19 @@ import os
 from contextlib import suppress
 
 
+def admit(path: str, pid: int) -> bool:
+    """Move a process into the cgroup.  Whether it is there."""
+    try:
+        members = os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(members, b"%d" % pid)
+        finally:
+            os.close(members)
+    except OSError:
+        return False
+    return True
+
+
 def kill(path: str) -> None:
     """SIGKILL to all in the cgroup and below it, if it is there."""
     if not path:

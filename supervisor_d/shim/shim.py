@@ -324,7 +324,11 @@ def grow(fifo: int) -> int:
 
 
 def _fork_into(path: str) -> tuple[int, bool]:
-    """The child's pid (0 in the child), and whether it was born in the cgroup.  Raises OSError when no way goes."""
+    """The child's pid (0 in the child), and whether it is in the cgroup.  Raises OSError when no way goes.
+
+    Where a filter refuses clone3(2) altogether, as systemd's RestrictNamespaces= does (it could hide a namespace from
+    the filter), the child is moved, while it waits at its gate.
+    """
     if not path:
         return os.fork(), False
     try:
@@ -334,4 +338,5 @@ def _fork_into(path: str) -> tuple[int, bool]:
         finally:
             os.close(directory)
     except OSError:
-        return os.fork(), False
+        pid = os.fork()
+        return pid, pid != 0 and cgroup.admit(path, pid)

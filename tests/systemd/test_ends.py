@@ -99,7 +99,7 @@ def test_a_stop_while_the_daemon_hangs_leaves_nothing(service: Service) -> None:
     service.kill(service.main, HANG_SIGNAL)
     service.systemctl("stop", timeout=90)
     assert service.shown("Result") == "timeout"
-    service.wait_nothing_left()
+    assert service.left() == {}
 
 
 def test_a_stop_while_no_daemon_lives(service: Service) -> None:
@@ -108,15 +108,10 @@ def test_a_stop_while_no_daemon_lives(service: Service) -> None:
     wait_for(lambda: service.shown("SubState") == "auto-restart", 20, "systemd to wait for the restart")
     assert service.all_pids() == before
     service.must("stop", timeout=90)
-    if service.in_scope:
-        service.wait_nothing_left()
-    else:
-        # Nobody is run by systemd then: they live on, and the next daemon has them again.
-        assert service.all_pids() == before
-        service.must("start")
-        assert service.all_pids() == before
-        service.must("stop")
-        assert service.left() == {}
+    service.wait_nothing_left()  # by its scope, or by the unit that sweeps
+    service.must("start")
+    service.wait_running("one")
+    assert service.all_pids().keys().isdisjoint(before)
 
 
 def test_sockets_outlive_daemon_shims_and_workers_at_once(service: Service) -> None:
@@ -198,3 +193,13 @@ def listening(service: Service, port: int) -> list[str]:
     """The inodes of the sockets that listen on a port in the box."""
     rows = [line.split() for line in service.box.must("cat", "/proc/net/tcp").splitlines()[1:]]
     return [row[9] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")]
+
+
+def test_each_process_has_a_cgroup_of_its_own(service: Service) -> None:
+    """Also where the profile keeps clone3(2) from being born in it (RestrictNamespaces=)."""
+    start(service, {"one": stubborn(service, stop="KILL")})
+    ((name, main),) = service.pids().items()
+    lines = service.box.must("cat", f"/proc/{main}/cgroup").splitlines()
+    (path,) = (line.removeprefix("0::") for line in lines if line.startswith("0::"))
+    assert path.rpartition("/")[2] == name
+    assert len(service.box.members(path)) == 2

@@ -18,7 +18,7 @@ from supervisor_d.errors import PrepareError, RequestError
 
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
 CONFIG = "/etc/supervisor-d/supervisor-d.yaml"
-LEVELS = {"supervisor-d.service": 3.0, "plain-user/supervisor-d.service": 2.0}
+LEVELS = {"supervisor-d.service": 3.0, "plain-user/supervisor-d.service": 2.0, "plain-user/supervisor-d-sweep.service": 2.0}
 POOLS = "  web: {program: command, command: [sleep, '60'], cwd: /}\n"
 LISTENING = "  web: {program: gunicorn, app: app, bind: ['127.0.0.1:8000', 'unix:/run/100%.sock']}\n"
 
@@ -32,6 +32,8 @@ def facts(user: str = "") -> units.UnitFacts:
 def test_shipped_units_are_what_the_command_makes() -> None:
     assert (UNITS / "supervisor-d.service").read_text() == units.service(facts())
     assert (UNITS / "plain-user/supervisor-d.service").read_text() == units.service(facts("supervisor-d"))
+    sweeper = units.sweeper(facts("supervisor-d"), "supervisor-d")
+    assert (UNITS / "plain-user/supervisor-d-sweep.service").read_text() == sweeper
     assert (UNITS / "sysusers.d/supervisor-d.conf").read_text() == units.sysusers(facts("supervisor-d"))
     assert (UNITS / "supervisor-d.socket").read_text() == units.socket(["127.0.0.1:8000"])
 

@@ -49,6 +49,8 @@ def command(
     config = _config(user)
     facts = _facts(config, user=user or "", group=group or "", writable=writable)
     files = {f"{name}.service": units.service(facts)}
+    if user:
+        files[f"{name}-sweep.service"] = units.sweeper(facts, name)
     if with_socket:
         files[f"{name}.socket"] = units.socket(_addresses(config))
     if write is None:
