@@ -18,8 +18,8 @@ PLAIN_ENVIRON = {"XDG_RUNTIME_DIR": RUNTIME_ROOT, "XDG_STATE_HOME": STATE_ROOT}
 """So that a plain user's daemon has its directories where root's has them: no session, no home is needed."""
 _SWEEP = """/bin/sh -c 'case $$SERVICE_RESULT in success|timeout) exec "$$@";; esac' sh"""
 """A shell, since this is run after every death of the daemon, and before its restart: milliseconds, not a Python."""
-_IS_STOPPED = """+/bin/sh -c 'test "$$(systemctl show --value -p ActiveState -p Job "$$0" | tr -d "\\n0")" = inactive'"""
-"""As root, since systemd's own socket is there for root alone, and a message bus is not everywhere."""
+_IS_STOPPED = """+/bin/sh -c 'test "$$(systemctl show --value -pActiveState -pJob "$$0" | tr -d "0\\n")" = inactive'"""
+"""Not active, and no job that would make it so.  Asked as root, for systemd's own socket: there may be no message bus."""
 _HOMES = ("/home/", "/root/", "/run/user/")
 
 
@@ -159,7 +159,10 @@ def _account(facts: UnitFacts) -> list[str]:
 def _swept(facts: UnitFacts) -> list[str]:
     if not facts.user:
         return []
-    return ["# Stopped between two restarts of the daemon, it runs no ExecStopPost= of its own.", "OnSuccess=%N-sweep.service"]
+    return [
+        "# Stopped between two restarts of the daemon, it runs no ExecStopPost= of its own.",
+        "OnSuccess=%N-sweep.service",
+    ]
 
 
 def _ours_sweep(facts: UnitFacts) -> str:

@@ -18,7 +18,11 @@ from supervisor_d.errors import PrepareError, RequestError
 
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
 CONFIG = "/etc/supervisor-d/supervisor-d.yaml"
-LEVELS = {"supervisor-d.service": 3.0, "plain-user/supervisor-d.service": 2.0, "plain-user/supervisor-d-sweep.service": 2.0}
+LEVELS = {
+    "supervisor-d.service": 3.0,
+    "plain-user/supervisor-d.service": 2.0,
+    "plain-user/supervisor-d-sweep.service": 2.0,
+}
 POOLS = "  web: {program: command, command: [sleep, '60'], cwd: /}\n"
 LISTENING = "  web: {program: gunicorn, app: app, bind: ['127.0.0.1:8000', 'unix:/run/100%.sock']}\n"
 
