@@ -19,7 +19,7 @@ PLAIN_ENVIRON = {"XDG_RUNTIME_DIR": RUNTIME_ROOT, "XDG_STATE_HOME": STATE_ROOT}
 _SWEEP = """/bin/sh -c 'case $$SERVICE_RESULT in success|timeout) exec "$$@";; esac' sh"""
 """A shell, since this is run after every death of the daemon, and before its restart: milliseconds, not a Python."""
 _IS_STOPPED = """+/bin/sh -c 'test "$$(systemctl show --value -pActiveState -pJob "$$0" | tr -d "0\\n")" = inactive'"""
-"""Not active, and no job that would make it so.  Asked as root, for systemd's own socket: there may be no message bus."""
+"""Not active, and no job that would make it so.  Asked as root: there may be no message bus for a plain user."""
 _HOMES = ("/home/", "/root/", "/run/user/")
 
 
