@@ -86,11 +86,9 @@ def _stops(spec: PoolSpec, programs: Mapping[str, Program]) -> str:
 
 def _scale(old: PoolSpec, new: PoolSpec, programs: Mapping[str, Program]) -> str:
     shown = f"{old.workers} -> {_count(new.workers, 'worker', 'workers')}"
-    if programs[new.program].traits.scale_in_place:
-        return f"{shown}, in the running process"
     more = len(_sizes(new, programs)) - len(_sizes(old, programs))
     if more == 0:
-        return shown
+        return f"{shown}, in the running process" if programs[new.program].traits.scale_in_place else shown
     return f"{shown}: {'start' if more > 0 else 'stop'} {_count(abs(more), 'process', 'processes')}"
 
 

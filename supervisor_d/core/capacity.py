@@ -91,8 +91,11 @@ class Capacity:
             and not process.shim_lost
             and process.generation == self._pool.generation
             and process.slot < len(sizes)
-            and (self._pool.policy.traits.scale_in_place or process.workers == sizes[process.slot])
+            and (self._resizable(process) or process.workers == sizes[process.slot])
         )
+
+    def _resizable(self, process: Process) -> bool:
+        return self._pool.policy.traits.scale_in_place and not process.resize_refused
 
     def _serves(self, process: Process) -> bool:
         """An outdated process serves by being ready, a current one once it has stayed so."""

@@ -46,7 +46,7 @@ class DesiredPool:
     name: str
     generation: int
     sizes: tuple[int, ...]
-    """Workers per slot; its length is the number of processes.  `scale_in_place` programs have one slot."""
+    """Workers per slot; its length is the number of processes."""
     policy: Policy
     rollout_policy: RolloutPolicy = RolloutPolicy()
     after: tuple[str, ...] = ()

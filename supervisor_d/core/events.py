@@ -93,6 +93,15 @@ class ScaleAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class ScaleRefused:
+    """The process cannot be brought to `workers` in place: its slot needs another process."""
+
+    id: str
+    workers: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class StopSignalled:
     """Step `step` of the stop list was sent; `deadline` is when the next is due (monotonic)."""
 
@@ -232,6 +241,7 @@ Event = (
     | WorkerExited
     | Remarked
     | ScaleAsked
+    | ScaleRefused
     | StopSignalled
     | StepDone
     | TasksReported

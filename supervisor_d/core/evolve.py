@@ -24,6 +24,7 @@ _TOLD_ANY_TIME = (
     ev.WorkerExited,
     ev.Remarked,
     ev.NotReadyYet,
+    ev.ScaleRefused,
     ev.StepDone,
     ev.TasksReported,
     ev.ShimLost,
@@ -71,6 +72,7 @@ ProcessEvent = (
     | ev.WorkerExited
     | ev.Remarked
     | ev.ScaleAsked
+    | ev.ScaleRefused
     | ev.StopSignalled
     | ev.StepDone
     | ev.TasksReported
@@ -170,7 +172,7 @@ def _process_event(observed: Observed, event: ProcessEvent, now: float) -> Obser
 
 
 _Lived = ev.Spawned | ev.SpawnFailed | ev.MainExited | ev.TreeEmptied | ev.ShimLost | ev.ShimReplaced
-_Asked = ev.ScaleAsked | ev.StopSignalled | ev.StepDone | ev.KillSent
+_Asked = ev.ScaleAsked | ev.ScaleRefused | ev.StopSignalled | ev.StepDone | ev.KillSent
 _Cared = ev.RestoreAsked | ev.Restored | ev.RestoreFailed
 
 
@@ -179,7 +181,7 @@ def _add_fact(process: Process, event: ProcessEvent, now: float) -> Process:
     match event:
         case ev.Spawned() | ev.SpawnFailed() | ev.MainExited() | ev.TreeEmptied() | ev.ShimLost() | ev.ShimReplaced():
             return _lived(process, event)
-        case ev.ScaleAsked() | ev.StopSignalled() | ev.StepDone() | ev.KillSent():
+        case ev.ScaleAsked() | ev.ScaleRefused() | ev.StopSignalled() | ev.StepDone() | ev.KillSent():
             return _asked(process, event, now)
         case ev.RestoreAsked() | ev.Restored() | ev.RestoreFailed():
             return replace(process, aftercare=_cared(process, event, now))
@@ -224,6 +226,10 @@ def _asked(process: Process, event: _Asked, now: float) -> Process:
     match event:
         case ev.ScaleAsked():
             return replace(process, scale_asked=event.workers, scale_asked_at=now)
+        case ev.ScaleRefused():
+            if process.scale_asked != event.workers:
+                return process  # another size is wanted by now
+            return replace(process, scale_asked=None, resize_refused=event.reason)
         case ev.StopSignalled():
             began = _stop_began(process, now)
             stop = StopProgress(event.step, event.deadline, event.reason, event.expected, began_at=began)

@@ -92,6 +92,7 @@ _ProcessFact = (
     | ev.SpawnFailed
     | ev.BecameReady
     | ev.WorkersReported
+    | ev.ScaleRefused
     | ev.WorkerExited
     | ev.Remarked
     | ev.MainExited
@@ -113,8 +114,8 @@ def _process_reason(event: _ProcessFact, observed: Observed) -> str:
         case ev.BecameReady():
             process = observed.find(event.id)
             return "answered: it may serve" if process and process.state is State.STARTING else ""
-        case ev.WorkersReported():
-            return _counted(event, observed)
+        case ev.WorkersReported() | ev.ScaleRefused():
+            return _sized(event, observed)
         case ev.WorkerExited():
             return f"its worker {event.pid} {describe_exit(event.exit)}"
         case ev.Remarked():
@@ -134,7 +135,9 @@ def _process_reason(event: _ProcessFact, observed: Observed) -> str:
             assert_never(event)
 
 
-def _counted(event: ev.WorkersReported, observed: Observed) -> str:
+def _sized(event: ev.WorkersReported | ev.ScaleRefused, observed: Observed) -> str:
+    if isinstance(event, ev.ScaleRefused):
+        return f"cannot be brought to {event.workers} workers in place: {event.reason}"
     process = observed.find(event.id)
     if process is not None and (process.workers_live, process.workers_ready) == (event.live, event.ready):
         return ""

@@ -315,6 +315,8 @@ class _PoolPlan:
             if not self.capacity.is_current(process) or process.state is not State.READY or process.id in self.touched:
                 continue
             wanted = self.pool.sizes[process.slot]
+            if process.resize_refused:
+                continue  # what does not fit is replaced
             if process.scale_asked == wanted:
                 retry_at = process.scale_asked_at + SCALE_RETRY_SECONDS
                 self.draft.wake(retry_at)

@@ -131,6 +131,8 @@ class Process:
     scale_asked: int | None = None
     """The size last asked of the driver and not yet seen; None when nothing is under way."""
     scale_asked_at: float = 0.0
+    resize_refused: str = ""
+    """Why it cannot be resized in place; empty as long as nothing shows that it cannot."""
     remark: str = ""
     """What the program says of itself, for people; nothing decides by it."""
     tasks: TasksLeft | None = None

@@ -128,7 +128,7 @@ class Listener:
 class Traits:
     """How a program behaves, as far as planning must know; declared by the program, never by the user.
 
-    scale_in_place: one process holds all workers and is resized without a restart (gunicorn).
+    scale_in_place: a process is resized without a restart (gunicorn; Celery, where its agent can).
     exclusive: at most one process ever, also during a rollout: stop first, then start (beat).
     oneshot: runs to its end; exit 0 is success and belongs to the generation.
     respawn: may a slot start again at the main process's exit, or only once its whole tree is empty.

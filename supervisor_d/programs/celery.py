@@ -2,6 +2,7 @@
 
 A pool's `workers` are pool processes; they are spread over nodes of at most `concurrency`.  Nodes fill up one after
 the other, so that scaling never resizes a node but the last: 10 workers with `concurrency: 4` are nodes of 4, 4, 2.
+A node is resized in place, by its agent, and never in the middle of a task; without one it is replaced.
 
 Signals go to the main process alone.  A TERM to the group would end the tasks inside the pool processes and lose
 them.  The stop is a conversation:
@@ -127,7 +128,12 @@ class CeleryWorker:
     name = "celery"
     keys_type: type = CeleryKeys
     traits = Traits(
-        respawn="when-empty", ready_by="driver", driver_steps=(DRAIN, KILL_WORKERS), aftercare=True, deployed=True
+        scale_in_place=True,
+        respawn="when-empty",
+        ready_by="driver",
+        driver_steps=(DRAIN, KILL_WORKERS),
+        aftercare=True,
+        deployed=True,
     )
     default_stop: tuple[StopStep, ...] = (
         StopStep(DRAIN, 2.0),

@@ -40,7 +40,11 @@ def change(directory: Path, old: str, new: str) -> PoolChange:
             PoolChange("web", "scale", ("workers",), "1 -> 3 workers: start 2 processes"),
         ),
         (COMMAND + "workers: 2", COMMAND, PoolChange("web", "scale", ("workers",), "2 -> 1 worker: stop 1 process")),
-        (CELERY, CELERY.replace("4", "3"), PoolChange("web", "scale", ("workers",), "4 -> 3 workers")),
+        (
+            CELERY,
+            CELERY.replace("4", "3"),
+            PoolChange("web", "scale", ("workers",), "4 -> 3 workers, in the running process"),
+        ),
         (
             GUNICORN,
             GUNICORN + "workers: 4",

@@ -22,6 +22,7 @@ FACTS: tuple[ev.Event, ...] = (
     ev.WorkerExited(ID, 4712, Exit(code=0)),
     ev.Remarked(ID, "stands by"),
     ev.ScaleAsked(ID, 3, "test"),
+    ev.ScaleRefused(ID, 3, "test"),
     ev.StopSignalled(ID, 0, 40.0, "test", expected=True),
     ev.StepDone(ID, 0),
     ev.TasksReported(ID, TasksLeft(active=2)),
@@ -118,6 +119,12 @@ class TestWhatFactsAdd:
         assert later.stop == StopProgress(1, 50.0, "asked", expected=True, began_at=10.0)
         assert after(later, ev.StepDone(ID, 0), now=21.0) == later
         assert after(process(State.READY), ev.StepDone(ID, 0)) == process(State.READY)
+
+    def test_a_size_that_is_refused_is_the_one_that_was_asked(self) -> None:
+        asked = after(process(State.READY), ev.ScaleAsked(ID, 3, "test"))
+        assert after(asked, ev.ScaleRefused(ID, 2, "late")) == asked
+        refused = after(asked, ev.ScaleRefused(ID, 3, "no agent"))
+        assert (refused.scale_asked, refused.resize_refused) == (None, "no agent")
 
     def test_when_unsafe_work_ended_is_kept(self) -> None:
         busy = after(process(State.STOPPING), ev.TasksReported(ID, TasksLeft(2, unsafe=1)))

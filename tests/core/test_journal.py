@@ -33,6 +33,7 @@ EVENTS: list[tuple[ev.Event, str]] = [
     (ev.Remarked(ID, "holds the lease"), "remarked: holds the lease"),
     (ev.Remarked(ID, ""), ""),
     (ev.ScaleAsked(ID, 2, "why"), ""),
+    (ev.ScaleRefused(ID, 3, "no agent"), "scale-refused: cannot be brought to 3 workers in place: no agent"),
     (ev.StopSignalled(ID, 0, 9.0, "why", expected=True), ""),
     (ev.StepDone(ID, 0), ""),
     (ev.TasksReported(ID, TasksLeft(1)), ""),

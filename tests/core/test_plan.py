@@ -15,6 +15,7 @@ from supervisor_d.core.events import (
     NotReadyYet,
     Restored,
     RestoreFailed,
+    ScaleRefused,
     ShimLost,
     Spawned,
     SpawnFailed,
@@ -442,6 +443,35 @@ class TestScale:
         t.starts(WEB)
         t.wants("web", sizes=())
         t.does("TERM web.0@g1.1")
+
+    def test_in_place_the_last_of_several_then_processes(self) -> None:
+        t = Transcript(pool("tasks", (4, 2), policy=policy(CELERY, stop=LADDER)))
+        t.does("spawn tasks.0@g1.1", "spawn tasks.1@g1.2")
+        t.starts("tasks.0@g1.1", "tasks.1@g1.2")
+        t.wants("tasks", sizes=(4, 4, 1))
+        t.does("spawn tasks.2@g1.3", "scale tasks.1@g1.2 to 4")
+        t.hears(WorkersReported("tasks.1@g1.2", 4, 4))
+        t.starts("tasks.2@g1.3")
+        t.wants("tasks", sizes=(3,))
+        t.does("DRAIN tasks.1@g1.2", "DRAIN tasks.2@g1.3", "scale tasks.0@g1.1 to 3")
+
+    def test_what_cannot_be_resized_in_place_is_replaced(self) -> None:
+        t = celery()
+        t.wants("tasks", sizes=(3,))
+        t.does("scale tasks.0@g1.1 to 3")
+        t.hears(ScaleRefused("tasks.0@g1.1", 3, "no agent"))
+        t.does("spawn tasks.0@g1.2")
+        t.starts("tasks.0@g1.2")
+        t.does("DRAIN tasks.0@g1.1")
+        assert t.reasons == ["its slot wants 3 workers, not 1"]
+
+    def test_what_was_refused_may_be_wanted_no_more(self) -> None:
+        t = celery()
+        t.wants("tasks", sizes=(3,))
+        t.does("scale tasks.0@g1.1 to 3")
+        t.wants("tasks", sizes=(1,))
+        t.hears(ScaleRefused("tasks.0@g1.1", 3, "no agent"))
+        t.does()
 
 
 class TestStartsAtOnce:

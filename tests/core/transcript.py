@@ -27,7 +27,7 @@ STOP = (StopStep("TERM", 30.0), StopStep("QUIT", 10.0), StopStep("KILL"))
 COMMAND = Traits()
 GUNICORN = Traits(scale_in_place=True, respawn="at-exit", ready_by="driver")
 BEAT = Traits(exclusive=True)
-CELERY = Traits(ready_by="driver", driver_steps=("DRAIN", "KILL-WORKERS"), aftercare=True)
+CELERY = Traits(scale_in_place=True, ready_by="driver", driver_steps=("DRAIN", "KILL-WORKERS"), aftercare=True)
 ONESHOT = Traits(oneshot=True)
 
 

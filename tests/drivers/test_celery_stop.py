@@ -133,8 +133,12 @@ async def test_the_pool_processes_alone_are_killed(stage: Stage, agent: bool) ->
     assert stage.done == []
     await eventually(lambda: not pool_processes(stage.pid), what="the end of its pool processes")
     assert stage.child.returncode is None
-    stage.driver.step(ID, "KILL-WORKERS", 3)
-    await eventually(lambda: stage.done == [3], what="nobody being left to kill")
+
+    def again() -> list[int]:
+        stage.driver.step(ID, "KILL-WORKERS", 3)
+        return stage.done
+
+    assert await eventually(again, what="nobody being left to kill") == [3]
 
 
 async def test_what_is_left_is_told_while_it_stops_and_as_it_changes(stage: Stage) -> None:

@@ -71,7 +71,7 @@ def test_an_empty_ledger_is_seen_from_outside(tmp_path: Path, monkeypatch: pytes
     theirs = import_module("supervisor_d_celery.ledger")
     assert (restoring.LEDGER, restoring.LEDGER_MAGIC) == (theirs.NAME, theirs.MAGIC)
     assert (restoring.LEDGER_BYTES, restoring.SLOTS_AT) == (theirs.SIZE_BYTES, theirs.SLOTS_AT)
-    assert (restoring.SLOTS, restoring.SLOT_BYTES) == (theirs.SLOTS, theirs.SLOT.size)
+    assert (theirs.SLOTS, theirs.SLOT.size) == (restoring.SLOTS, restoring.SLOT_BYTES)
     path = tmp_path / "ledger"
     assert holds_nothing(path)
     path.touch()

@@ -38,7 +38,13 @@ PROGRAMS: Mapping[str, tuple[Traits, Sizes]] = {
         lambda workers: (workers,) if workers else (),
     ),
     "nodes": (
-        Traits(respawn="when-empty", ready_by="driver", driver_steps=("DRAIN", "KILL-WORKERS"), aftercare=True),
+        Traits(
+            scale_in_place=True,
+            respawn="when-empty",
+            ready_by="driver",
+            driver_steps=("DRAIN", "KILL-WORKERS"),
+            aftercare=True,
+        ),
         _nodes,
     ),
     "copies": (Traits(respawn="when-empty"), lambda workers: (1,) * workers),
@@ -71,6 +77,7 @@ ORPHANS = Script(orphan_seconds=4.0)
 DEAF = Script(obeys={})
 STUBBORN = Script(obeys={"KILL-WORKERS": 0.1}, drain_seconds=None)
 UNSAFE = Script(obeys={"TERM": 6.0, "QUIT": 0.5}, unsafe_seconds=5.0)
+FIXED = Script(resizable=False)
 ENDLESS = Script(obeys={"QUIT": 0.5}, unsafe_seconds=1000.0)
 WORK = Script(ready_seconds=0.0, exit_seconds=1.5, exit=Exit(code=0))
 LOSING = Script(ready_seconds=0.0, exit_seconds=0.5, exit=Exit(code=3))

@@ -25,6 +25,7 @@ from tests.sim.pools import (
     CRASH_LATER,
     DEAF,
     ENDLESS,
+    FIXED,
     GOOD,
     KILL,
     LADDER,
@@ -40,7 +41,7 @@ from tests.sim.pools import (
 )
 from tests.sim.world import World
 
-SCRIPTS = (GOOD, SLOW, ORPHANS, DEAF, STUBBORN, UNSAFE, ENDLESS, WORK, LOSING, CRASH_LATER, *BAD)
+SCRIPTS = (GOOD, SLOW, ORPHANS, DEAF, STUBBORN, UNSAFE, ENDLESS, FIXED, WORK, LOSING, CRASH_LATER, *BAD)
 ONCE_SCRIPTS = (WORK, LOSING, CRASH_AT_BOOT, REFUSED, CRASH_LATER)
 STOPS = (PATIENT, LADDER, (StopStep("TERM", 1.0), KILL), (KILL,))
 ROLLOUTS = (

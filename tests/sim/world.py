@@ -317,6 +317,7 @@ class World:
         self.roles[action.id] = action.role
         facts = encode(RecordedFacts.of(process, action.epoch))
         self.host.spawn(action.id, Launch(("/program",), {}, "/"), (), facts)
+        self.host.processes[action.id].workers = action.workers
         self.invariants.spawned(action)
 
     def _script(self, action: act.Spawn) -> Script:
@@ -348,6 +349,9 @@ class World:
             self.lost_scales -= 1
             return
         process = self.host.processes[process_id]
+        if not process.script.resizable and process.workers != workers:
+            self._post(self._life, ev.ScaleRefused(process_id, workers, "its script says no"))
+            return
         self.agenda.at(self.now + SCALING_SECONDS, partial(self._count, self._life, process, workers))
 
     def _count(self, life: int, process: FakeProcess, workers: int) -> None:

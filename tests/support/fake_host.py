@@ -49,6 +49,8 @@ class Script:
     """Its agent says whatever it is told."""
     drain_seconds: float | None = 0.1
     """How long it takes to say that it takes nothing more; None: it never does."""
+    resizable: bool = True
+    """Whether it can be resized in place."""
     unsafe_seconds: float = 0.0
     """For how long, once it is asked to stop, it has work that would be lost if it were interrupted."""
 

@@ -14,7 +14,7 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 
-from supervisor_d.core.events import StepDone, TasksReported
+from supervisor_d.core.events import ScaleRefused, StepDone, TasksReported
 from supervisor_d.core.process import Process, TasksLeft
 from supervisor_d.core.spec import DRAIN, KILL_WORKERS, Launch
 from supervisor_d.runtime import tasks
@@ -22,14 +22,29 @@ from supervisor_d.runtime.drivers import heartbeat
 from supervisor_d.runtime.drivers.agent import Conversation, Hello, Reply, understood
 from supervisor_d.runtime.drivers.base import DriverReady, Tell
 from supervisor_d.runtime.drivers.counting import Counted, CountingDriver
+from supervisor_d.runtime.drivers.heartbeat import printable
 from supervisor_d.runtime.host import Emit
 from supervisor_d.runtime.proc import children_of
 
 _TITLE = b"[celeryd:"
 """celery.platforms.set_process_title"""
 _CMDLINE_BYTES = 4096
+ANSWER_SECONDS = 5.0
+"""For an agent to say who it is, or what became of a request to resize."""
 LEFT_SECONDS = 0.5
 """Between two looks at what a stopping worker has left; its agent writes once a second."""
+
+
+@dataclass(slots=True)
+class Resizing:
+    """A size that a worker is to be brought to, and how far its agent was asked."""
+
+    workers: int
+    since: float
+    asked_at: float | None = None
+    """None before the first question; the answer is awaited until `target` is set."""
+    target: int | None = None
+    """How many pool processes the agent says there will be."""
 
 
 @dataclass(slots=True)
@@ -47,6 +62,7 @@ class Node:
     """It was seen to ask the broker for messages."""
     reachable: bool = True
     """What is told to its agent arrives."""
+    resizing: Resizing | None = None
     left: TasksLeft | None = None
     watch: asyncio.Task[None] | None = None
     """While it stops."""
@@ -113,6 +129,12 @@ class CeleryDriver(CountingDriver):
         self._tell_left(node)
         node.watch = tasks.begin(self._watch_left(node), f"tasks left of {node.id}")
 
+    def scale(self, process_id: str, workers: int) -> None:
+        """By the agent, which lets no pool process go in the middle of a task."""
+        if node := self._nodes.get(process_id):
+            node.resizing = Resizing(workers, self._loop.time())
+        super().scale(process_id, workers)
+
     def cut_off(self, process_id: str) -> None:
         """The heartbeat is a file, and goes on."""
         if node := self._nodes.get(process_id):
@@ -144,10 +166,44 @@ class CeleryDriver(CountingDriver):
             return True  # nothing to do before it speaks, and speaking is a disturbance
         live = sum(self._members.follow(counted.id, counted.pid, pid) for pid in pool_processes(counted.pid))
         self._report(counted, live, live)
-        if not self._consumes(self._nodes[counted.id]):
+        node = self._nodes[counted.id]
+        if not self._consumes(node):
             return False
         self._ready(counted.id)
+        if live == counted.wanted:
+            node.resizing = None
+        elif node.resizing is not None:
+            self._resize(node, node.resizing, live)
         return live == counted.wanted
+
+    def _resize(self, node: Node, resizing: Resizing, live: int) -> None:
+        """Ask once; then the processes come, or go as their tasks end."""
+        waited = self._loop.time() - (resizing.since if resizing.asked_at is None else resizing.asked_at)
+        if resizing.target is None and waited > ANSWER_SECONDS:
+            self._refuse(node, resizing, "its agent does not answer")
+        elif resizing.asked_at is None and node.can("pool"):
+            resizing.asked_at = self._loop.time()
+            beat = heartbeat.read(node.private_dir, node.pid)
+            more = resizing.workers - (beat.target if beat is not None and beat.target else live)
+            answered = partial(self._resized, node, resizing)
+            node.conversation.ask("grow" if more > 0 else "shrink", answered, number=abs(more))
+        elif resizing.asked_at is None and (node.hello is not None or not node.agent or not node.reachable):
+            self._refuse(
+                node, resizing, "no agent that could do it" if node.hello is None else "its agent cannot do it"
+            )
+
+    def _resized(self, node: Node, resizing: Resizing, reply: Reply) -> None:
+        target = reply.data.get("processes")
+        if node.resizing is not resizing:
+            return
+        if reply.ok and target == resizing.workers:
+            resizing.target = target
+        else:
+            self._refuse(node, resizing, printable(reply.error) or f"its agent brought it to {target!s:.20} instead")
+
+    def _refuse(self, node: Node, resizing: Resizing, why: str) -> None:
+        node.resizing = None
+        self._emit(ScaleRefused(node.id, resizing.workers, why))
 
     def _consumes(self, node: Node) -> bool:
         """Whether it asks its broker for messages: a worker says that it is ready a moment before.

@@ -67,10 +67,11 @@ class CountingDriver(ABC):
         counted.task = tasks.begin(self._attend(counted), f"workers of {process.id}")
 
     def scale(self, process_id: str, workers: int) -> None:
-        """Want another number of workers; counts follow as they come true."""
+        """Want another number of workers; counts are told as they come true, and anew where they are true already."""
         counted = self._processes.get(process_id)
         if counted is not None:
             counted.wanted = workers
+            counted.live = counted.ready = -1
             counted.disturbed.set()
 
     def step(self, process_id: str, word: str, step: int) -> None:
