@@ -8,7 +8,8 @@ more; any other live one is *outdated*.  Rules for the outdated:
 3. What was adopted and has not answered yet may serve all the same: it stays until it answers or is too late.  So does
    what a rollback would go back to, until the new generation has shown that it works.
 4. A process that lost its shim is no substitute for one that has its own.
-5. Where at most one may be at a time, the old one goes first, missed or not.
+5. What is ailing is outdated: it serves as well as it can until another one does.
+6. Where at most one may be at a time, the old one goes first, missed or not.
 
 Worked example, `web` with two slots rolls from g1 to g2, nothing may be unavailable:
 
@@ -71,6 +72,8 @@ class Capacity:
         """What is wrong with it, in words."""
         if process.shim_lost:
             return "its shim died"
+        if process.ailing:
+            return process.ailing
         if process.slot >= len(self._pool.sizes):
             return f"{self._pool.name} was scaled to {sum(self._pool.sizes)} workers"
         if process.generation != self._pool.generation:
@@ -89,6 +92,7 @@ class Capacity:
         return (
             process.live
             and not process.shim_lost
+            and not process.ailing
             and process.generation == self._pool.generation
             and process.slot < len(sizes)
             and (self._resizable(process) or process.workers == sizes[process.slot])

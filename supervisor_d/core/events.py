@@ -84,6 +84,14 @@ class Remarked:
 
 
 @dataclass(frozen=True, slots=True)
+class Ailing:
+    """The process lives and does not do what it should: `why`, as in `its workers keep crashing`."""
+
+    id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScaleAsked:
     """The driver was told to bring a process to `workers`."""
 
@@ -240,6 +248,7 @@ Event = (
     | WorkersReported
     | WorkerExited
     | Remarked
+    | Ailing
     | ScaleAsked
     | ScaleRefused
     | StopSignalled

@@ -55,6 +55,7 @@ def _table() -> dict[tuple[State, type], State]:
     for state in _S:
         for told in _TOLD_ANY_TIME:
             table[state, told] = state
+        table[state, ev.Ailing] = state
     for state in (_S.READY, _S.STOPPING, _S.KILLING, _S.EXITED):
         table[state, ev.BecameReady] = state
     return table
@@ -71,6 +72,7 @@ ProcessEvent = (
     | ev.WorkersReported
     | ev.WorkerExited
     | ev.Remarked
+    | ev.Ailing
     | ev.ScaleAsked
     | ev.ScaleRefused
     | ev.StopSignalled
@@ -194,6 +196,8 @@ def _add_fact(process: Process, event: ProcessEvent, now: float) -> Process:
             return replace(process, unready=event.why)
         case ev.Remarked():
             return replace(process, remark=event.remark)
+        case ev.Ailing():
+            return replace(process, ailing=event.why) if process.live else process
         case ev.WorkersReported():
             return _workers_reported(process, event)
         case ev.WorkerExited() | ev.Forgotten():
@@ -288,6 +292,8 @@ def _account(facts: PoolFacts, before: Process, after: Process, event: ProcessEv
         return replace(facts, restored_messages_total=facts.restored_messages_total + event.restored)
     if isinstance(event, ev.ShimLost) and before.live:
         return replace(facts, restarts_total=_count(facts.restarts_total, "shim-lost"))
+    if isinstance(event, ev.Ailing) and before.live and not before.ailing:
+        return replace(facts, restarts_total=_count(facts.restarts_total, "ailing"))
     if not isinstance(event, ev.MainExited | ev.SpawnFailed):
         return facts
     ended = after.exit or Exit()

@@ -95,6 +95,7 @@ _ProcessFact = (
     | ev.ScaleRefused
     | ev.WorkerExited
     | ev.Remarked
+    | ev.Ailing
     | ev.MainExited
     | ev.TreeEmptied
     | ev.Restored
@@ -121,6 +122,10 @@ def _process_reason(event: _ProcessFact, observed: Observed) -> str:
         case ev.Remarked():
             process = observed.find(event.id)
             return event.remark if process is None or process.remark != event.remark else ""
+        case ev.Ailing():
+            process = observed.find(event.id)
+            known = process is not None and (process.ailing or not process.live)
+            return "" if known else f"{event.why}: it is replaced"
         case ev.MainExited():
             return f"{describe_exit(event.exit)}, {_expected(event.id, observed)}"
         case ev.TreeEmptied():

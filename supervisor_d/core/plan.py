@@ -283,6 +283,8 @@ class _PoolPlan:
             return f"rollout to g{self.pool.generation}: {self.pool.rollout.reason}"
         if any(p.shim_lost for p in others):
             return "its predecessor lost its shim"
+        if why := next((p.ailing for p in others if p.ailing), ""):
+            return f"in place of a process that is not well: {why}"
         return f"{self.pool.name} wants {sum(self.pool.sizes)} workers"
 
     # 4. retire

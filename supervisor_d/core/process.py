@@ -140,6 +140,8 @@ class Process:
     unsafe_ended_at: float | None = None
     """When the last work ended that would have been lost by an interruption; None while there is, or was, none."""
     aftercare: Aftercare = Aftercare()
+    ailing: str = ""
+    """What is wrong with it although it lives: another one takes its place.  Empty when nothing is."""
     unready: str = ""
     """How its probes were last not answered well, while it is starting."""
     role: Role = "serve"

@@ -3,7 +3,8 @@
 A rollout is a record in Desired (from, to, since when), never progress in a stack frame: any daemon that reads it can
 go on with it.  Rules:
 
-1. One unexpected end, failed start or missed start deadline of the new generation ends the rollout: rolled back.
+1. One unexpected end, failed start, missed start deadline or ailing process of the new generation ends the rollout:
+   rolled back.
    A rollback is not a rollout: it has no record, so it can never be rolled back itself.
 2. All slots of the new generation ready for `min_ready_seconds` and no process of another generation live: succeeded.
    Old processes may still drain.  A slot whose process ended well, and is not to be restarted, has done its part.
@@ -27,6 +28,7 @@ def settled(process: Process, min_ready_seconds: float, now: float) -> bool:
         and process.ready_at is not None
         and now >= process.ready_at + min_ready_seconds
         and not process.shim_lost
+        and not process.ailing
     )
 
 
@@ -46,8 +48,8 @@ def failure(desired: DesiredPool, facts: PoolFacts) -> Failure | None:
         if generation == desired.generation and (history.attempt or history.failed or history.ended_badly):
             return Failure(slot, f"{desired.name}.{slot}@g{generation} {history.last_reason}")
     for process in facts.serving:
-        if process.generation == desired.generation and process.fault:
-            return Failure(process.slot, f"{desired.name}.{process.slot}@g{desired.generation} {process.fault}")
+        if process.generation == desired.generation and (why := process.fault or process.ailing):
+            return Failure(process.slot, f"{desired.name}.{process.slot}@g{desired.generation} {why}")
     return None
 
 

@@ -178,6 +178,22 @@ class PoolSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Fitness:
+    """What a worker inside a process may use before it is replaced: None is no limit.  See core.fitness."""
+
+    request_seconds: float | None = None
+    memory_bytes: int | None = None
+    age_seconds: float | None = None
+    grace_seconds: float = 30.0
+    """How long a worker that is told to end may finish what it serves."""
+
+    @property
+    def limits_something(self) -> bool:
+        """Whether there is anything to look for."""
+        return (self.request_seconds, self.memory_bytes, self.age_seconds) != (None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """What a program makes of a spec for one process: all that the shim needs to start it.
 
@@ -199,6 +215,7 @@ class Launch:
     orphan_grace_seconds: float = 0.0
     notify: bool = False
     agent: bool = False
+    fitness: Fitness = Fitness()
 
 
 Installed = Callable[[str], str]

@@ -14,8 +14,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-from supervisor_d.core.spec import Installed, Launch, LaunchContext, PoolSpec, Role, RolloutPolicy, StopStep, Traits
-from supervisor_d.core.units import Duration, Range
+from supervisor_d.core.spec import (
+    Fitness,
+    Installed,
+    Launch,
+    LaunchContext,
+    PoolSpec,
+    Role,
+    RolloutPolicy,
+    StopStep,
+    Traits,
+)
+from supervisor_d.core.units import Duration, PositiveDuration, PositiveSize, Range
 from supervisor_d.programs import gunicorn_advice
 from supervisor_d.programs.addresses import private_socket
 from supervisor_d.programs.common import interpreter, launch_of, owned_argument, python_environment, with_agents
@@ -94,6 +104,21 @@ class GunicornKeys:
         },
     )
     preload: bool = field(default=False, metadata={"doc": "Import the application once, in the master."})
+    request_timeout: PositiveDuration | None = field(
+        default=None,
+        metadata={
+            "doc": "A worker with a request that runs for longer is replaced, its stacks in the log; needs `agent`.  "
+            "Default: no limit; `timeout` limits a request with sync workers only."
+        },
+    )
+    max_worker_memory: PositiveSize | None = field(
+        default=None,
+        metadata={"doc": "A worker whose share of memory (PSS) is larger is replaced.  Default: no limit."},
+    )
+    max_worker_age: PositiveDuration | None = field(
+        default=None,
+        metadata={"doc": "A worker older than this, and up to a tenth more, is replaced.  Default: no limit."},
+    )
     agent: bool = field(
         default=True,
         metadata={
@@ -138,7 +163,9 @@ class Gunicorn:
         if keys.agent:
             env = {**with_agents(env, context.agents_dir), "SUPERVISOR_D_AGENT_DIR": context.private_dir}
         launch = launch_of(spec, context, argv, env, orphan_grace_seconds=grace)
-        return launch if context.role == "serve" else replace(launch, listeners=(), orphan_grace_seconds=0.0)
+        if context.role != "serve":
+            return replace(launch, listeners=(), orphan_grace_seconds=0.0)
+        return replace(launch, fitness=_fitness(keys))
 
     def problems(self, spec: PoolSpec) -> Mapping[str, str]:
         """Mistakes that only show when the keys are seen together."""
@@ -147,6 +174,11 @@ class Gunicorn:
     def warnings(self, spec: PoolSpec, installed: Installed) -> Iterable[tuple[str, str]]:
         """What this version and these keys cannot promise."""
         return gunicorn_advice.warnings(spec, installed)
+
+
+def _fitness(keys: GunicornKeys) -> Fitness:
+    requests = keys.request_timeout if keys.agent else None
+    return Fitness(requests, keys.max_worker_memory, keys.max_worker_age, float(math.ceil(keys.graceful_timeout)))
 
 
 def _options(keys: GunicornKeys, spec: PoolSpec, context: LaunchContext) -> Iterator[str]:
@@ -194,6 +226,8 @@ def _problems(keys: GunicornKeys, spec: PoolSpec) -> Iterator[tuple[str, str]]:
         yield "workers", "must be 1 or more: a master without workers serves nobody"
     if keys.threads is not None and keys.worker_class != "gthread":
         yield "threads", f"works with `worker_class: gthread` only, not with {keys.worker_class}"
+    if keys.request_timeout is not None and not keys.agent:
+        yield "request_timeout", "needs `agent: true`: without it nobody tells how long a request runs"
     if why := owned_argument(keys.args, OWNED_ARGS):
         yield "args", why
     first = spec.stop[0] if spec.stop else None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def stat_fields(pid: int) -> list[str]:
@@ -30,3 +33,34 @@ def children_of(pid: int) -> frozenset[int]:
     except OSError:
         pass
     return frozenset(found)
+
+
+def started_at(pid: int) -> float | None:
+    """When a process started, as CLOCK_MONOTONIC; None when it is gone.
+
+    /proc tells it in CLOCK_BOOTTIME, which differs by the time that the machine slept.
+    """
+    fields = stat_fields(pid)
+    if not fields:
+        return None
+    asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    return int(fields[19]) / _TICKS_PER_SECOND - asleep
+
+
+def catches(pid: int, signal_number: int) -> bool:
+    """Whether a process has a handler for a signal (SigCgt of proc_pid_status(5)); False when it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+            caught = next((line for line in status if line.startswith("SigCgt:")), "SigCgt: 0")
+    except OSError:
+        return False
+    return bool(int(caught.split()[1], 16) >> (signal_number - 1) & 1)
+
+
+def proportional_memory(pid: int) -> int | None:
+    """The PSS of a process in bytes (smaps_rollup); None when it is gone or may not be looked into."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as rollup:
+            return next((int(line.split()[1]) * 1024 for line in rollup if line.startswith(b"Pss:")), None)
+    except OSError:
+        return None

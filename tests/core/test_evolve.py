@@ -165,6 +165,14 @@ class TestWhatFactsAdd:
         assert lost.shim_lost
         assert not after(lost, ev.ShimReplaced(ID)).shim_lost
 
+    def test_what_is_ailing_is_told_once_and_only_while_it_lives(self) -> None:
+        assert after(process(State.READY), ev.Ailing(ID, "no workers")).ailing == "no workers"
+        assert after(process(State.STOPPING), ev.Ailing(ID, "no workers")).ailing == ""
+        observed = Observed({"web": PoolFacts({ID: process(State.READY)})})
+        for _ in range(2):
+            observed = evolve(observed, ev.Ailing(ID, "no workers"), 10.0)
+        assert observed.pool("web").restarts_total == {"ailing": 1}
+
 
 class TestTotals:
     @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ EVENTS: list[tuple[ev.Event, str]] = [
     (ev.WorkerExited(ID, 9, Exit(signal=9)), "worker-exited: its worker 9 killed by SIGKILL"),
     (ev.Remarked(ID, "holds the lease"), "remarked: holds the lease"),
     (ev.Remarked(ID, ""), ""),
+    (ev.Ailing(ID, "its workers keep crashing"), "ailing: its workers keep crashing: it is replaced"),
     (ev.ScaleAsked(ID, 2, "why"), ""),
     (ev.ScaleRefused(ID, 3, "no agent"), "scale-refused: cannot be brought to 3 workers in place: no agent"),
     (ev.StopSignalled(ID, 0, 9.0, "why", expected=True), ""),
@@ -77,6 +78,11 @@ class TestEvents:
     def test_adoption(self, t: Transcript) -> None:
         note = describe_event(ev.Adopted(t.process(ID), 1), Observed())
         assert note == Note("event", "adopted", "web", ID, "taken over from a former daemon, starting")
+
+    def test_what_is_ailing_already_is_no_line(self, t: Transcript) -> None:
+        t.starts(ID)
+        t.hears(ev.Ailing(ID, "its workers keep crashing"))
+        assert describe_event(ev.Ailing(ID, "another reason"), t.observed) is None
 
     def test_an_answer_that_comes_again_is_no_line(self, t: Transcript) -> None:
         t.starts(ID)

@@ -9,6 +9,7 @@ import pytest
 from supervisor_d.core.adoption import RecordedFacts, adopted_process
 from supervisor_d.core.events import (
     Adopted,
+    Ailing,
     BecameReady,
     FailureCleared,
     MainExited,
@@ -712,6 +713,28 @@ def adopts(t: Transcript, process_id: str, *, began_at: float, workers: int = 1)
     generation = int(process_id.rpartition("@g")[2].partition(".")[0])
     facts = RecordedFacts(process_id, "web", 0, generation, workers, wanted.policy, "test", 0, began_at)
     t.hears(Adopted(adopted_process(facts, 100, t.now), 9, 0))
+
+
+class TestAiling:
+    def test_it_serves_until_another_takes_its_place(self) -> None:
+        t = serving("web")
+        t.hears(Ailing(WEB, "its workers keep crashing"))
+        t.does("spawn web.0@g1.2")
+        assert t.reasons == ["in place of a process that is not well: its workers keep crashing"]
+        t.does()
+        t.starts("web.0@g1.2")
+        t.does("TERM web.0@g1.1")
+        assert t.reasons == ["its workers keep crashing"]
+
+    def test_in_a_rollout_it_is_rolled_back(self) -> None:
+        t = serving("web")
+        t.at(100.0)
+        t.rolls("web", to=2, rollout_policy=RolloutPolicy(1, 0, min_ready_seconds=5.0))
+        t.does("spawn web.0@g2.2")
+        t.starts("web.0@g2.2")
+        t.does()
+        t.hears(Ailing("web.0@g2.2", "its workers keep crashing"))
+        t.does("web g2 rolled-back", "TERM web.0@g2.2")
 
 
 class TestAdopted:

@@ -63,6 +63,12 @@ class TestFailure:
         assert failure(rolling, facts(process(0, 1), late)) == Failure(0, "web.0@g2 not ready within 5 s")
         assert failure(rolling, facts(process(0, 1, State.STOPPING, stop=stop), process(0, 2))) is None
 
+    def test_an_ailing_process(self, rolling: DesiredPool) -> None:
+        ill = process(0, 2, ailing="its workers keep crashing")
+        assert failure(rolling, facts(process(0, 1), ill)) == Failure(0, "web.0@g2 its workers keep crashing")
+        assert failure(rolling, facts(process(0, 1, ailing="x"), process(0, 2))) is None
+        assert not settled(ill, 0.0, 1.0)
+
     def test_having_done_all_there_was_to_do_is_none(self, rolling: DesiredPool) -> None:
         assert failure(rolling, facts(slots={(0, 2): FINISHED})) is None
 

@@ -81,7 +81,7 @@ def process_of(spec: PoolSpec, pid: int, *, serial: int = 1, state: State = Stat
         slot=0,
         generation=1,
         workers=spec.workers,
-        policy=Policy(program.default_stop, RestartPolicy(), program.traits, 60.0),
+        policy=Policy(program.default_stop, RestartPolicy(), program.traits, spec.start_timeout_seconds),
         reason="a test",
         state=state,
         since=0.0,

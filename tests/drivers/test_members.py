@@ -137,3 +137,27 @@ def open_fds() -> int:
 
 def _is_zombie(pid: int) -> bool:
     return stat_fields(pid)[0] == "Z"
+
+
+async def test_one_that_its_main_process_never_waits_for() -> None:
+    """A main process that is stopped does not reap: its worker is no longer counted, and that is told."""
+    unreaped: list[str] = []
+    ended: list[int] = []
+    members = Members(lambda _, pid, __: ended.append(pid), unreaped.append)
+    child = subprocess.Popen(["sleep", "100"])
+    try:
+        assert members.follow("web.0@g1.1", os.getpid(), child.pid)
+        assert members.pids("web.0@g1.1") == {child.pid}
+        assert not members.signal("web.0@g1.1", 1, signal.SIGTERM), "only those that are held"
+        assert members.signal("web.0@g1.1", child.pid, signal.SIGKILL)
+        await eventually(lambda: unreaped or ended, what="its end is seen")
+        if not ended:  # a kernel that tells at the reap
+            assert unreaped == ["web.0@g1.1"]
+            assert members.pids("web.0@g1.1") == frozenset()
+            assert not members.follow("web.0@g1.1", os.getpid(), child.pid)
+            child.wait()
+            await eventually(lambda: ended == [child.pid], what="its end is told")
+    finally:
+        child.kill()
+        child.wait()
+        members.close()

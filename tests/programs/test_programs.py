@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from supervisor_d.core.spec import Launch, LaunchContext, Listener, PoolSpec, Probe, RestartPolicy, StopStep
+from supervisor_d.core.spec import Fitness, Launch, LaunchContext, Listener, PoolSpec, Probe, RestartPolicy, StopStep
 from supervisor_d.programs.beat import BeatKeys, LeaseKeys
 from supervisor_d.programs.celery import CeleryKeys
 from supervisor_d.programs.command import CommandKeys
@@ -89,6 +89,18 @@ def test_what_a_version_of_gunicorn_lacks_is_not_asked_for(version: str, has: bo
     context = context_of(installed={"gunicorn": version}.__getitem__)
     argv = PROGRAMS["gunicorn"].launch(spec_of("gunicorn", GunicornKeys("shop.wsgi")), context).argv
     assert ("--control-socket" in argv) is has
+
+
+def test_the_fitness_of_gunicorns_workers() -> None:
+    keys = GunicornKeys(
+        "a", request_timeout=60.0, max_worker_memory=2**29, max_worker_age=86400.0, graceful_timeout=9.5
+    )
+    spec = spec_of("gunicorn", keys)
+    assert PROGRAMS["gunicorn"].launch(spec, context_of()).fitness == Fitness(60.0, 2**29, 86400.0, 10.0)
+    assert not PROGRAMS["gunicorn"].launch(spec, context_of(role="canary")).fitness.limits_something
+    without = spec_of("gunicorn", dataclasses.replace(keys, agent=False), listeners=BIND)
+    assert PROGRAMS["gunicorn"].launch(without, context_of()).fitness.request_seconds is None
+    assert "needs `agent: true`" in PROGRAMS["gunicorn"].problems(without)["request_timeout"]
 
 
 def test_gunicorn_says_what_was_asked_for() -> None:

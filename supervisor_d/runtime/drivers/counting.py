@@ -41,6 +41,8 @@ class Counted:
     """The program itself (its agent) said that it may serve."""
     target: int = -1
     """How many workers the program itself was last told to have."""
+    extra: int = 0
+    """Workers wanted beside `wanted`, for as long as one of those is being replaced."""
     asked_at: float = 0.0
     """When the program was last asked something (loop time)."""
     disturbed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,7 +56,7 @@ class CountingDriver(ABC):
         self._emit = emit
         self._ready = ready
         self._loop = asyncio.get_running_loop()
-        self._members = Members(self._worker_ended)
+        self._members = Members(self._worker_ended, self._worker_unreaped)
         self._processes: dict[str, Counted] = {}
 
     def started(self, process: Process, launch: Launch, private_dir: str) -> None:
@@ -129,6 +131,10 @@ class CountingDriver(ABC):
         if (live, ready) != (counted.live, counted.ready):
             counted.live, counted.ready = live, ready
             self._emit(WorkersReported(counted.id, live, ready))
+
+    def _worker_unreaped(self, process_id: str) -> None:
+        """Look for yourself, in a moment: a main process that never waits for its worker does not tell of its end."""
+        self._loop.call_later(LATE_DELAY_SECONDS, self._processes[process_id].disturbed.set)
 
     def _worker_ended(self, process_id: str, pid: int, ended: Exit) -> None:
         counted = self._processes[process_id]

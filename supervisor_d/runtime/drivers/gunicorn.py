@@ -14,32 +14,97 @@ cannot be seen, it is asked once in a while.
     start     files: 0, 1/0, 2/0 ... 2/2 booted  ->  ask: pids, target 2: settled, ready
     kill -9   pidfd: WorkerExited, 1 left        ->  files: 1/1, 2/1, 2/2  ->  ask: the new pid: settled
     scale 4   ask: target 2, `worker add 2`      ->  files: 2/2 ... 4/4    ->  ask: settled
+
+Where nobody answers at the control socket for a while, or there is none, the files alone tell, and signals take the
+place of commands (gunicorn_signals.py).  Workers that are not fit are replaced (gunicorn_care.py), and a master that
+does not get the workers it should have, or whose workers keep crashing, is reported as ailing: another takes its place.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
+from collections import deque
+from dataclasses import dataclass, field
 
-from supervisor_d.core.process import Process
+from supervisor_d.core.events import Ailing
+from supervisor_d.core.fitness import crashing, short_of_workers
+from supervisor_d.core.process import Exit, Process
+from supervisor_d.core.spec import Launch
 from supervisor_d.programs.gunicorn import CONTROL_SOCKET
+from supervisor_d.runtime import tasks
+from supervisor_d.runtime.code_on_disk import changed_code
+from supervisor_d.runtime.drivers.base import DriverReady
 from supervisor_d.runtime.drivers.counting import Counted, CountingDriver
+from supervisor_d.runtime.drivers.gunicorn_care import Carer, Ward
 from supervisor_d.runtime.drivers.gunicorn_control import ControlError, Workers, ask_workers, correct
+from supervisor_d.runtime.drivers.gunicorn_signals import Nudge, nudge, workers_of
+from supervisor_d.runtime.host import Emit
 
 ASK_AT_LEAST_SECONDS = 1.0
 """How long files that do not show what is wanted keep an unsettled master from being asked."""
 
+SILENT_SECONDS = 5.0
+"""How long nobody may answer at the control socket before signals take its place."""
+
 AS_IT_IS = -1
 """Wanted of an adopted master: the record tells what it was started with, and it may have been scaled since."""
+
+CRASHES_MAX = 1000
 
 _LONG_AGO = 1e9
 """Seconds that no monotonic clock reaches and the wall clock passed in 2001."""
 
 
+@dataclass(slots=True)
+class _Chart:
+    """How one master does."""
+
+    patience_seconds: float
+    unsettled_since: float | None = None
+    silent_since: float | None = None
+    nudge: Nudge = field(default_factory=Nudge)
+    crashes: deque[float] = field(default_factory=lambda: deque(maxlen=CRASHES_MAX))
+    ailing: bool = False
+    care: asyncio.Task[None] | None = None
+
+
 class GunicornDriver(CountingDriver):
     """Looks after gunicorn masters."""
 
+    def __init__(self, emit: Emit, ready: DriverReady) -> None:
+        super().__init__(emit, ready)
+        self._charts: dict[str, _Chart] = {}
+
+    def started(self, process: Process, launch: Launch, private_dir: str) -> None:
+        """Look after a master, and after the fitness of its workers."""
+        super().started(process, launch, private_dir)
+        counted = self._processes.get(process.id)
+        if counted is None or process.id in self._charts:
+            return
+        chart = self._charts[process.id] = _Chart(process.policy.start_timeout_seconds)
+        if launch.fitness.limits_something:
+            ward = Ward(counted, launch.fitness, chart.patience_seconds, lambda: _changed(counted))
+            carer = Carer(ward, self._members, self._emit)
+            chart.care = tasks.begin(carer.care(), f"fitness of {process.id}")
+
+    def scale(self, process_id: str, workers: int) -> None:
+        """Want another number of workers; it has its time to get there."""
+        chart, counted = self._charts.get(process_id), self._processes.get(process_id)
+        if chart is not None and counted is not None and counted.wanted != workers:
+            chart.unsettled_since = None
+        super().scale(process_id, workers)
+
+    def ended(self, process_id: str) -> None:
+        """Look after a master no more."""
+        chart = self._charts.pop(process_id, None)
+        if chart is not None and chart.care is not None:
+            chart.care.cancel()
+        super().ended(process_id)
+
     def told(self, process_id: str, text: str) -> None:
-        """No agent of ours is loaded into gunicorn."""
+        """Our agent in gunicorn writes to its board, and sends nothing."""
 
     def _wanted(self, process: Process) -> int:
         if process.scale_asked is not None:
@@ -47,16 +112,30 @@ class GunicornDriver(CountingDriver):
         return AS_IT_IS if process.adopted else process.workers
 
     async def _look(self, counted: Counted) -> bool:
+        settled = await self._looked(counted)
+        chart = self._charts[counted.id]
+        if settled:
+            counted.told_ready, chart.unsettled_since = True, None
+        elif counted.told_ready and counted.wanted > 0:
+            now = time.monotonic()
+            since = chart.unsettled_since = chart.unsettled_since or now
+            self._is_ailing(
+                chart, counted, short_of_workers(counted.ready, counted.wanted, since, chart.patience_seconds, now)
+            )
+        return settled
+
+    async def _looked(self, counted: Counted) -> bool:
         if self._busy(counted):
             return False
-        counted.asked_at, wanted = self._loop.time(), counted.wanted
+        counted.asked_at, wanted = self._loop.time(), _total(counted)
         path = f"{counted.private_dir}/{CONTROL_SOCKET}"
         try:
             workers = await ask_workers(path, counted.pid)
             if workers.target != wanted and wanted > 0:
                 await correct(path, counted.pid, workers.target, wanted)
         except ControlError:
-            return False
+            return self._look_from_outside(counted)
+        self._charts[counted.id].silent_since = None
         counted.target = workers.target if wanted == AS_IT_IS else wanted
         if counted.wanted == AS_IT_IS:
             counted.wanted = counted.target
@@ -65,10 +144,10 @@ class GunicornDriver(CountingDriver):
     def _busy(self, counted: Counted) -> bool:
         """Whether the files show that the master still has to fork or its workers to boot; what they show is told."""
         shown = heartbeats(counted.pid)
-        if shown is None or counted.target != counted.wanted:
+        if shown is None or counted.target != _total(counted):
             return False
         total, booted = shown
-        if total == booted == counted.wanted or self._loop.time() - counted.asked_at > ASK_AT_LEAST_SECONDS:
+        if total == booted == _total(counted) or self._loop.time() - counted.asked_at > ASK_AT_LEAST_SECONDS:
             return False
         self._report(counted, total, booted)
         return True
@@ -77,10 +156,61 @@ class GunicornDriver(CountingDriver):
         live = {pid for pid in workers.pids if self._members.follow(counted.id, counted.pid, pid)}
         ready = len(live & workers.booted)
         self._report(counted, len(live), ready)
-        settled = workers.target == counted.wanted == len(live) == ready
+        return self._settled(counted, workers.target == _total(counted) == len(live) == ready)
+
+    def _look_from_outside(self, counted: Counted) -> bool:
+        """Count by the files, and move the master by signals, where its control socket has been silent for long."""
+        chart, now = self._charts[counted.id], time.monotonic()
+        chart.silent_since = chart.silent_since if chart.silent_since is not None else now
+        has_socket = "--control-socket" in counted.launch.argv
+        shown = heartbeats(counted.pid)
+        if shown is None or (has_socket and now - chart.silent_since < SILENT_SECONDS):
+            return False
+        total, booted = shown
+        if counted.wanted == AS_IT_IS:
+            counted.wanted = total
+        counted.target = _total(counted)
+        live = {pid for pid in workers_of(counted.pid) if self._members.follow(counted.id, counted.pid, pid)}
+        self._report(counted, len(live), min(booted, len(live)))
+        if total == booted:
+            chart.nudge = nudge(counted.pid, total, _total(counted), chart.nudge)
+        return self._settled(counted, total == booted == len(live) == _total(counted))
+
+    def _settled(self, counted: Counted, settled: bool) -> bool:  # noqa: FBT001  the answer, passed on
         if settled:
             self._ready(counted.id)
         return settled
+
+    def _worker_ended(self, process_id: str, pid: int, ended: Exit) -> None:
+        super()._worker_ended(process_id, pid, ended)
+        chart, counted = self._charts.get(process_id), self._processes.get(process_id)
+        if chart is None or counted is None or not _is_crash(ended):
+            return
+        now = time.monotonic()
+        chart.crashes.append(now)
+        if counted.told_ready:
+            self._is_ailing(chart, counted, crashing(chart.crashes, counted.wanted, now))
+
+    def _is_ailing(self, chart: _Chart, counted: Counted, why: str) -> None:
+        """Say it once: what follows is the plan's business."""
+        if why and not chart.ailing:
+            chart.ailing = True
+            self._emit(Ailing(counted.id, why))
+
+
+def _total(counted: Counted) -> int:
+    """How many workers the master is to have, with the one that is there while another is replaced."""
+    return counted.wanted if counted.wanted == AS_IT_IS else counted.wanted + counted.extra
+
+
+def _is_crash(ended: Exit) -> bool:
+    """Neither asked for nor recycled; where the kernel does not tell, nothing is said against it."""
+    return ended.code not in (None, 0) or ended.signal not in (None, 15)
+
+
+def _changed(counted: Counted) -> str:
+    """What changed on disk since a master imported its code; a preloaded one forks what it has in memory."""
+    return "" if "--preload" in counted.launch.argv else changed_code(counted.launch.cwd, counted.pid)
 
 
 def heartbeats(master: int) -> tuple[int, int] | None:

@@ -41,13 +41,17 @@ _EDGE = select.EPOLLIN | select.EPOLLET
 class Members:
     """The living workers of any number of processes.  `ended` is called from the event loop, once for each."""
 
-    def __init__(self, ended: Ended) -> None:
+    def __init__(self, ended: Ended, unreaped: Callable[[str], None] = lambda _: None) -> None:
+        """`unreaped` is told of a process that has not yet noticed the end of one of its workers: it may never."""
         self._ended = ended
+        self._unreaped = unreaped
         self._epoll = select.epoll()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._epoll.fileno(), self._wake)
         self._by_fd: dict[int, tuple[str, int]] = {}
         self._by_process: dict[str, dict[int, int]] = {}
+        self._zombies: set[int] = set()
+        """Descriptors of those that ended, and that their main process has not waited for yet."""
 
     def follow(self, process_id: str, parent: int, pid: int) -> bool:
         """Hold worker `pid` of a process; whether it is held.
@@ -56,7 +60,7 @@ class Members:
         """
         held = self._by_process.setdefault(process_id, {})
         if pid in held:
-            return True
+            return held[pid] not in self._zombies
         if len(held) >= MEMBERS_MAX:
             return False
         try:
@@ -74,7 +78,19 @@ class Members:
 
     def pids(self, process_id: str) -> frozenset[int]:
         """The workers of a process that live, as far as is known."""
-        return frozenset(self._by_process.get(process_id, ()))
+        held = self._by_process.get(process_id, {})
+        return frozenset(pid for pid, fd in held.items() if fd not in self._zombies)
+
+    def signal(self, process_id: str, pid: int, number: int) -> bool:
+        """Send a signal to a worker that is held, through its pidfd: whether it was there to get it."""
+        fd = self._by_process.get(process_id, {}).get(pid)
+        if fd is None:
+            return False
+        try:
+            signal.pidfd_send_signal(fd, number)
+        except OSError:
+            return False
+        return True
 
     def kill(self, process_id: str) -> int:
         """SIGKILL to every worker of a process that is followed.  How many there were."""
@@ -99,6 +115,7 @@ class Members:
 
     def _release(self, fd: int) -> None:
         del self._by_fd[fd]
+        self._zombies.discard(fd)
         self._epoll.unregister(fd)
         os.close(fd)
 
@@ -110,6 +127,8 @@ class Members:
             process_id, pid = member
             ended = exit_of(fd, pid, reaped=bool(mask & select.EPOLLHUP))
             if ended is None:
+                self._zombies.add(fd)
+                self._unreaped(process_id)
                 continue
             del self._by_process[process_id][pid]
             self._release(fd)
