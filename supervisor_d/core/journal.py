@@ -119,13 +119,8 @@ def _process_reason(event: _ProcessFact, observed: Observed) -> str:
             return _sized(event, observed)
         case ev.WorkerExited():
             return f"its worker {event.pid} {describe_exit(event.exit)}"
-        case ev.Remarked():
-            process = observed.find(event.id)
-            return event.remark if process is None or process.remark != event.remark else ""
-        case ev.Ailing():
-            process = observed.find(event.id)
-            known = process is not None and (process.ailing or not process.live)
-            return "" if known else f"{event.why}: it is replaced"
+        case ev.Remarked() | ev.Ailing():
+            return _told_of(event, observed)
         case ev.MainExited():
             return f"{describe_exit(event.exit)}, {_expected(event.id, observed)}"
         case ev.TreeEmptied():
@@ -138,6 +133,15 @@ def _process_reason(event: _ProcessFact, observed: Observed) -> str:
             return "its shim died; another one keeps its log, its sockets and its exit"
         case _:
             assert_never(event)
+
+
+def _told_of(event: ev.Remarked | ev.Ailing, observed: Observed) -> str:
+    """What a program or its driver says of a process, if that is new."""
+    process = observed.find(event.id)
+    if isinstance(event, ev.Remarked):
+        return event.remark if process is None or process.remark != event.remark else ""
+    known = process is not None and (process.ailing or not process.live)
+    return "" if known else f"{event.why}: it is replaced"
 
 
 def _sized(event: ev.WorkersReported | ev.ScaleRefused, observed: Observed) -> str:
