@@ -97,8 +97,8 @@ async def test_old_workers_go_one_at_a_time(tmp_path: Path, agent: bool) -> None
             assert fewest_ready(web_0) >= 2
             told = [remark for remark in remarks(web_0) if remark]
             assert all("old, its limit is 3s" in remark for remark in told)
-            # Without the agent nobody knows which one gunicorn ends when it is to have one less: the oldest.
-            assert len(told) >= (2 if agent else 1)
+            # Where it is not sure which one is the oldest, gunicorn ends that one as well when it is to have one less.
+            assert told
 
 
 async def test_a_worker_that_uses_too_much_memory(tmp_path: Path) -> None:
