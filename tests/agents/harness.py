@@ -69,7 +69,10 @@ def again(self):
 
 
 class Server:
-    """A Redis that answers on loopback; with its append-only file it loses nothing when it is killed."""
+    """A Redis that answers on loopback; with its append-only file it loses nothing when it is killed.
+
+    (`everysec` would: while an fsync is under way, what is answered meanwhile is not yet in the file.)
+    """
 
     def __init__(self, directory: Path, *, append_only: bool = False) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -84,7 +87,7 @@ class Server:
         """Run it, and wait until it answers."""
         words = [
             *("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._directory)),
-            *("--appendonly", "yes" if self._append_only else "no", "--appendfsync", "everysec"),
+            *("--appendonly", "yes" if self._append_only else "no", "--appendfsync", "always"),
         ]
         self._process = subprocess.Popen(
             [_server(), *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -19,6 +19,7 @@ from . import intake, processes, settings, stacks, wire
 from .features import Features
 from .heartbeat import INTERVAL_SECONDS, Heartbeat
 from .ledger import Bookkeeping, Ledger, describe_broker
+from .repair import Repair
 from .tally import Tally, running, stamp
 
 POLL_SECONDS = 0.02
@@ -36,6 +37,7 @@ class Guest:
         self.directory = directory
         self.heartbeat: Heartbeat | None = None
         self.ledger: Ledger | None = None
+        self.repair: Repair | None = None
         self.consumer: Any = None
         self.connected = False
         self.ready_told: bool | None = None
@@ -65,6 +67,9 @@ class Guest:
         with self.guarded("ledger") as on:
             if on:
                 self._open_ledger(app)
+        with self.guarded("repair") as on:
+            if on:
+                self._prepare_repair(app)
         with self.guarded("settings") as on:
             if on:
                 self.settings_filled = settings.fill(app)
@@ -85,6 +90,13 @@ class Guest:
         self.ledger = Ledger(self.directory or "")
         Bookkeeping(self.ledger).install()
 
+    def _prepare_repair(self, app: Any) -> None:
+        driver = app.connection_for_read().transport.driver_type
+        if driver != "redis":
+            raise ValueError(f"what {driver} delivered goes back by itself when its connection is lost")
+        self.repair = Repair(self.ledger.free if self.ledger is not None else _nothing)
+        self.repair.install()
+
     def _look_in_while_waiting(self) -> None:
         from celery.worker.consumer import consumer as module
 
@@ -100,6 +112,7 @@ class Guest:
 
     def started(self, consumer: Any) -> None:
         """A connection is made, and its task consumer exists; nothing is consumed yet."""
+        first = self.consumer is None
         self.consumer = consumer
         with self.guarded("drain") as on:
             if on:
@@ -110,6 +123,11 @@ class Guest:
         with self.guarded("ledger") as on:
             if on and self.ledger is not None:
                 self.ledger.describe(describe_broker(consumer.app, intake.channel_of(consumer)))
+        with self.guarded("repair") as on:
+            if on and self.repair is not None:
+                if first:
+                    self.repair.watch(consumer)
+                self.repair.connected(intake.channel_of(consumer))
 
     def _note_takes(self, channel: Any) -> None:
         original = getattr(channel, "_brpop_start", None)
@@ -142,6 +160,9 @@ class Guest:
     def tick(self) -> None:
         """Once a second, and at once after a change."""
         self.hear()
+        with self.guarded("repair") as on:
+            if on and self.repair is not None and self.connected and os.getpid() == self.wire.main:
+                self.repair.pay()
         self.beat()
         if self.ready_told is False:
             self.tell_ready()
@@ -313,6 +334,10 @@ class Guarded:
         self._features.drop(self._feature, f"{type(exc).__name__}: {exc}")
         sys.stderr.write(f"supervisor-d's agent: {self._feature} is off: {exc!r}\n")
         return True
+
+
+def _nothing(_: str) -> None:
+    """Nobody keeps a ledger."""
 
 
 def _active() -> tuple[Any, ...]:

@@ -1,0 +1,200 @@
+"""The broker goes and comes back: nothing crashes, runs twice, or stays behind."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.agents.harness import Node, Server, Truth
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.real
+
+Start = Callable[..., Node]
+LATE = {"task_acks_late": True}
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "own", append_only=True)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def here(own: Server, store: Server) -> Iterator[Truth]:
+    store.client().flushall()
+    truth = Truth(own, store)
+    yield truth
+    truth.close()
+
+
+def begun(here: Truth, count: int) -> bool:
+    return len(set(here.started())) >= count
+
+
+def settled(here: Truth, node: Node) -> bool:
+    return here.queued() == here.unacked() == 0 and node.beat()["active"] == 0
+
+
+@pytest.mark.parametrize(("prefetch", "late"), [(1, True), (4, True), (4, False)])
+def test_restarted_under_load(start: Start, here: Truth, own: Server, prefetch: int, late: bool) -> None:
+    node = start(own.url, prefetch=prefetch, conf={"task_acks_late": late})
+    node.ready()
+    here.send(range(30), 0.6)
+    wait_for(lambda: len(here.finished()) >= 2, 30, "some work")
+    own.kill()
+    before = len(here.started())
+    wait_for(lambda: not node.beat()["connected"], 10, "the loss to be noticed")
+    assert node.process.poll() is None
+    own.start()
+    wait_for(lambda: len(here.started()) > before, 30, "work to go on")
+    here.wait_finished(30, 60)
+    wait_for(lambda: settled(here, node), 10, "everything to be settled")
+    assert sorted(here.started()) == list(range(30)), "each once"
+    beat = node.beat()
+    assert beat["connected"]
+    assert beat["can_consume"]
+    assert node.stop() == 0
+
+
+def test_reset_while_running_it_does_not_run_twice(start: Start, truth: Truth, broker: Server) -> None:
+    node = start(prefetch=2, conf=LATE)
+    node.ready()
+    truth.send(range(8), 1.5)
+    wait_for(lambda: len(truth.started()) == 2 and truth.unacked() == 4, 20, "two running, two waiting")
+    broker.client().execute_command("CLIENT", "KILL", "TYPE", "normal")
+    truth.wait_finished(8, 40)
+    wait_for(lambda: settled(truth, node), 10, "everything to be settled")
+    assert sorted(truth.started()) == list(range(8))
+
+
+def test_its_task_ends_while_the_broker_is_away(start: Start, here: Truth, own: Server) -> None:
+    node = start(own.url, prefetch=1, conf=LATE)
+    node.ready()
+    here.send(range(4), 1.0)
+    wait_for(lambda: len(here.started()) == 2, 20, "two running")
+    own.kill()
+    here.wait_finished(2, 20)
+    own.start()
+    here.wait_finished(4, 40)
+    wait_for(lambda: settled(here, node), 10, "everything to be settled")
+    assert sorted(here.started()) == list(range(4))
+
+
+def test_again_and_again(start: Start, here: Truth, own: Server) -> None:
+    node = start(own.url, prefetch=4, conf=LATE)
+    node.ready()
+    for first in range(0, 50, 10):
+        here.send(range(first, first + 10), 0.2)
+        wait_for(partial(begun, here, first + 2), 30, "some work")
+        own.kill()
+        own.start()
+    here.wait_finished(50, 60)
+    wait_for(lambda: settled(here, node), 10, "everything to be settled")
+    assert sorted(here.started()) == list(range(50))
+
+
+def test_stopped_while_the_broker_is_away_the_ledger_knows(start: Start, here: Truth, own: Server) -> None:
+    node = start(own.url, prefetch=2, conf=LATE)
+    node.ready()
+    here.send(range(6), 1.0)
+    wait_for(lambda: len(here.started()) == 2 and here.unacked() == 4, 20, "two running, two waiting")
+    own.kill()
+    node.process.terminate()
+    node.process.wait(30)
+    own.start()
+    code, counts, _ = node.restore()
+    assert code == 0
+    assert counts["held"] == 4 == counts["acked"] + counts["restored"]
+    assert here.unacked() == 0
+    assert here.queued() == 6 - counts["acked"]
+    assert counts["acked"] == len(here.finished()), "what was done is not done again"
+
+
+def test_drained_it_stays_drained_over_a_reconnect(start: Start, here: Truth, own: Server) -> None:
+    node = start(own.url, conf=LATE)
+    canary = start(own.url, env={"SUPERVISOR_D_CANARY": "1"})
+    node.ready()
+    canary.ready()
+    node.done("drain")
+    own.kill()
+    both = (node, canary)
+    wait_for(lambda: not any(each.beat()["connected"] for each in both), 10, "the loss to be noticed")
+    own.start()
+    wait_for(lambda: all(each.beat()["connected"] for each in both), 20, "the new connections")
+    here.send(range(3))
+    now = time.monotonic()
+    wait_for(lambda: node.beat()["at"] > now + 1.5 and canary.beat()["at"] > now + 1.5, 10, "two more heartbeats")
+    assert (here.queued(), here.unacked()) == (3, 0)
+    node.done("resume")
+    here.wait_finished(3, 20)
+
+
+class Proxy:
+    """Between worker and broker; silent, it passes nothing and closes nothing: the network is gone."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.silent = threading.Event()
+        self._sockets: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                self._sockets.append(near)
+                if self.silent.is_set():
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._sockets.append(far)
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if self.silent.is_set():
+                    return  # these two hear nothing of each other any more
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.close()
+        for each in self._sockets:
+            each.close()
+
+
+@pytest.mark.slow
+def test_half_open_it_consumes_again_within_twenty_seconds(start: Start, truth: Truth, broker: Server) -> None:
+    proxy = Proxy(broker.port)
+    try:
+        node = start(f"redis://127.0.0.1:{proxy.port}/0", prefetch=1, conf=LATE)
+        node.ready()
+        truth.send(range(2))
+        truth.wait_finished(2, 20)
+        proxy.silent.set()
+        silent = time.monotonic() + 2.0
+        wait_for(lambda: time.monotonic() > silent, 5, "the broker to give up the last BRPOP")
+        truth.send(range(2, 6))
+        began = time.monotonic()
+        threading.Timer(2.0, proxy.silent.clear).start()
+        truth.wait_finished(6, 40)
+        seconds = time.monotonic() - began
+        print(f"half-open: consumed again after {seconds:.1f} s")
+        assert seconds < 22
+        wait_for(lambda: settled(truth, node), 20, "everything to be settled")
+        assert sorted(truth.started()) == list(range(6))
+    finally:
+        proxy.close()
