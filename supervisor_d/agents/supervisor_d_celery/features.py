@@ -63,6 +63,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
         _ASYNPOOL + "_create_worker_process",
         _ASYNPOOL + "_find_worker_queues",
         _ASYNPOOL + "on_grow",
+        _ASYNPOOL + "create_process_queues",
+        _ASYNPOOL + "on_process_alive",
         "billiard.pool:Pool._maintain_pool",
     ),
     "settings": ("celery.app.utils:Settings.without_defaults",),

@@ -19,6 +19,7 @@ from . import intake, processes, settings, stacks, wire
 from .features import Features
 from .heartbeat import INTERVAL_SECONDS, Heartbeat
 from .ledger import Bookkeeping, Ledger, describe_broker
+from .pool import Pool
 from .repair import Repair
 from .tally import Tally, running, stamp
 
@@ -38,6 +39,7 @@ class Guest:
         self.heartbeat: Heartbeat | None = None
         self.ledger: Ledger | None = None
         self.repair: Repair | None = None
+        self.pool: Pool | None = None
         self.consumer: Any = None
         self.connected = False
         self.ready_told: bool | None = None
@@ -123,6 +125,9 @@ class Guest:
         with self.guarded("ledger") as on:
             if on and self.ledger is not None:
                 self.ledger.describe(describe_broker(consumer.app, intake.channel_of(consumer)))
+        with self.guarded("pool") as on:
+            if on and first:
+                self.pool = Pool(consumer)
         with self.guarded("repair") as on:
             if on and self.repair is not None:
                 if first:
@@ -163,6 +168,9 @@ class Guest:
         with self.guarded("repair") as on:
             if on and self.repair is not None and self.connected and os.getpid() == self.wire.main:
                 self.repair.pay()
+        with self.guarded("pool") as on:
+            if on and self.pool is not None and self.pool.retired and os.getpid() == self.wire.main:
+                self.pool.refill()
         self.beat()
         if self.ready_told is False:
             self.tell_ready()
@@ -265,6 +273,8 @@ class Guest:
             "drain": self._drain,
             "resume": self._resume,
             "stacks": self._stacks,
+            "grow": self._grow,
+            "shrink": self._shrink,
         }
         answer = answers.get(request["do"])
         if answer is None:
@@ -307,6 +317,18 @@ class Guest:
         self.intake.open(self.consumer)
         self.beat()
         self.reply(number)
+
+    def _grow(self, number: int, count: int) -> None:
+        self._needs("pool")
+        processes = self.pool.grow(count) if self.pool is not None else 0
+        self.beat()
+        self.reply(number, processes=processes)
+
+    def _shrink(self, number: int, count: int) -> None:
+        self._needs("pool")
+        processes = self.pool.shrink(count) if self.pool is not None else 0
+        self.beat()
+        self.reply(number, processes=processes)
 
     def _stacks(self, number: int, _: int) -> None:
         self._needs("stacks")
