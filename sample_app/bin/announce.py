@@ -17,11 +17,18 @@ The shop is open.
 In another terminal, in {directory}:
 
   {cli} status --watch
-  {cli} scale web=4
-  {cli} restart web
+  {cli} scale web=4 worker=4  # in place: nobody is restarted
+  {cli} deploy --label v2     # migrate, then workers, web and beat in their turn
   {cli} logs -f worker
+  kill -9 <a pid of `status`>  # a master, a worker, Redis; or the daemon: then `make run` takes all over
+  {cli} why worker.0          # what happened and was done, and what went back to its queue
   {cli} events
-  kill -9 <a pid of `status`>      and look at `events` again
+
+A rollout that goes wrong; then one that does not, and is taken back:
+
+  sed -i 's/sample.wsgi/sample.nothing/' {file}; {cli} reload
+  sed -i 's/sample.nothing/sample.wsgi/; s/threads: 4/threads: 8/' {file}; {cli} reload
+  {cli} rollback web
 
 Ctrl-C here stops everything.
 """
@@ -43,7 +50,7 @@ def text(web: str, metrics: str, config: Path) -> str:
     file = config.resolve()
     given = str(file.relative_to(root) if file.is_relative_to(root) else file)
     cli = f".venv/bin/supervisor-d -c {shlex.quote(given)}"
-    return TEXT.format(web=web, metrics=metrics, directory=root, cli=cli)
+    return TEXT.format(web=web, metrics=metrics, directory=root, cli=cli, file=shlex.quote(given))
 
 
 if __name__ == "__main__":

@@ -219,11 +219,14 @@ def test_there_is_never_more_than_one_beat(shop: Shop) -> None:
     assert emptied < spawned
 
 
-def test_workers_are_scaled_by_nodes_and_web_in_place(shop: Shop) -> None:
+def test_workers_and_web_are_scaled_in_place_and_further_workers_get_a_node_of_their_own(shop: Shop) -> None:
     master, main = shop.pid_of("web"), shop.wait_pids("worker", 1)
     shop.must("scale", "web=3")
     assert len(shop.gunicorn_workers()) == 3
     shop.must("scale", "worker=4")
+    wait_for(lambda: len(shop.celery_children()) == 4, 20, "four pool processes")
+    assert shop.pids("worker") == main
+    shop.must("scale", "worker=6")
     assert len(shop.wait_pids("worker", 2)) == 2
     assert main.items() < shop.pids("worker").items()
     shop.must("scale", "worker=config")

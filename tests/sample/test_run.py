@@ -229,14 +229,15 @@ class TestAnnounce:
 
     def test_a_path_with_a_blank_can_be_pasted(self) -> None:
         path = SAMPLE_APP.parent / "a b" / "sample.yaml"
-        assert self.scale_command(path) == [".venv/bin/supervisor-d", "-c", "a b/sample.yaml", "scale", "web=4"]
+        scale = ["scale", "web=4", "worker=4"]
+        assert self.scale_command(path) == [".venv/bin/supervisor-d", "-c", "a b/sample.yaml", *scale]
 
     def test_a_config_elsewhere_is_named_in_full(self, tmp_path: Path) -> None:
         assert self.scale_command(tmp_path / "sample.yaml")[2] == str(tmp_path / "sample.yaml")
 
     def scale_command(self, config: Path) -> list[str]:
         line = next(line for line in announce.text("w", "m", config).splitlines() if "scale web=4" in line)
-        return shlex.split(line)
+        return shlex.split(line, comments=True)
 
 
 class TestFindingRedis:
