@@ -64,6 +64,18 @@ class Verdict:
     slowest_wait_seconds: float = 0.0
     median_wait_seconds: float = 0.0
 
+    def in_numbers(self) -> dict[str, int]:
+        """What goes into a table."""
+        return {
+            "tasks": self.sent,
+            "lost": len(self.lost),
+            "stranded": len(self.stranded),
+            "doubled": len(self.doubled),
+            "begun_again": len(self.again),
+            "longest_wait_ms": round(self.slowest_wait_seconds * 1000),
+            "median_wait_ms": round(self.median_wait_seconds * 1000),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
