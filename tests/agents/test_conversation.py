@@ -138,7 +138,9 @@ def test_the_daemons_end_may_go(start: Start, truth: Truth) -> None:
     assert node.stop() == 0
 
 
-@pytest.mark.parametrize("off", ["heartbeat", "drain", "ledger", "repair", "pool", "settings,stamp,freeze,oom,stacks"])
+@pytest.mark.parametrize(
+    "off", ["heartbeat", "drain", "ledger", "repair", "pool", "reap,settings,stamp,freeze,oom,stacks"]
+)
 def test_every_feature_can_be_off(start: Start, truth: Truth, off: str) -> None:
     node = start(env={"SUPERVISOR_D_AGENT_OFF": off})
     ready = node.ready()

@@ -9,6 +9,7 @@
     restore     that restoring: `python -m supervisor_d_celery_agent --restore DIR`
     repair      what becomes of delivered messages when the broker's connection is lost
     pool        grow and shrink without touching a busy process
+    reap        the end of a pool process, noticed at once
     settings    broker settings that the application left unset
     guest       the bootstep in the consumer, and the answers to what the daemon asks
 

@@ -67,6 +67,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
         _ASYNPOOL + "on_process_alive",
         "billiard.pool:Pool._maintain_pool",
     ),
+    "reap": (_ASYNPOOL + "_event_process_exit", _ASYNPOOL + "maintain_pool", "kombu.asynchronous:Hub.call_later"),
     "settings": ("celery.app.utils:Settings.without_defaults",),
     "stamp": ("celery.signals:before_task_publish",),
     "freeze": ("celery.signals:worker_before_create_process", "gc:freeze"),

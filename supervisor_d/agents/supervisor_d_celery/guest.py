@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import intake, processes, settings, stacks, wire
+from . import intake, processes, reap, settings, stacks, wire
 from .features import Features
 from .heartbeat import INTERVAL_SECONDS, Heartbeat
 from .ledger import Bookkeeping, Ledger, describe_broker
@@ -78,6 +78,9 @@ class Guest:
         with self.guarded("stamp") as on:
             if on:
                 before_task_publish.connect(stamp, weak=False, dispatch_uid="supervisor_d.stamp")
+        with self.guarded("reap") as on:
+            if on:
+                reap.install()
         with self.guarded("freeze") as on:
             if on:
                 self.freezer.install()
