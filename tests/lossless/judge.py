@@ -104,6 +104,10 @@ class Broker:
             Counter(_id_of(json.loads(entry)[0]) for entry in unacked),
         )
 
+    def clear(self) -> None:
+        """Throw every message of the queues away."""
+        self._redis.delete(*self._queues)
+
 
 def _id_of(message: Mapping[str, Any]) -> str:
     return str(message["headers"]["id"])
@@ -136,14 +140,22 @@ class Records:
         self._server.kill()
         self._server.wait()
 
-    def notes(self) -> list[Note]:
-        """All notes, in their order."""
-        found = [str(line).split() for line in self.redis.lrange(NOTES, 0, -1)]
+    def length(self) -> int:
+        """How many notes there are."""
+        return int(self.redis.llen(NOTES))
+
+    def notes(self, since: int = 0) -> list[Note]:
+        """All notes, in their order, but for the first `since`."""
+        found = [str(line).split() for line in self.redis.lrange(NOTES, since, -1)]
         return [Note(word, task, int(pid), float(at)) for word, task, pid, at in found]
 
     def count(self, word: str) -> int:
         """How many tasks have noted the word at least once."""
         return len({note.task for note in self.notes() if note.word == word})
+
+    def wait(self, word: str, count: int, seconds: float) -> None:
+        """Wait until so many tasks have noted it."""
+        wait_for(lambda: self.count(word) >= count, seconds, f"{count} tasks to be {word}")
 
 
 def judge(told: Told, notes: list[Note], held: Held) -> Verdict:

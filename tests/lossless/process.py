@@ -56,11 +56,11 @@ class LoadProcess(Generic[T]):
             self._process.wait()
         self.told = msgspec.json.decode(out, type=self._type)
 
-    def counts(self) -> list[int]:
-        """What it counts, so far."""
+    def counts(self, word: str = "") -> list[int]:
+        """What it counts, so far; with a word, which it has heeded by then."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{word}\n")
         self._process.stdin.flush()
         found: list[int] = json.loads(self._process.stdout.readline())
         return found
@@ -75,12 +75,22 @@ class LoadProcess(Generic[T]):
         wait_for(lambda: self.done() >= enough, seconds, f"{count} more to go well")
 
 
-async def speak(load: Awaitable[None], counts: Callable[[], list[int]], end: Callable[[], None]) -> None:
+def _heed_nothing(_: str) -> None:
+    pass
+
+
+async def speak(
+    load: Awaitable[None],
+    counts: Callable[[], list[int]],
+    end: Callable[[], None],
+    heed: Callable[[str], None] = _heed_nothing,
+) -> None:
     """The load's own side of the pipes, until its input ends and then it has ended."""
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     running = asyncio.ensure_future(load)
-    while await lines.readline():
+    while line := await lines.readline():
+        heed(line.decode().strip())
         print(json.dumps(counts()), flush=True)
     end()
     await running

@@ -66,10 +66,11 @@ def stubborn(self, seconds):
 class QueueShop(Daemon):
     """The pools `redis` and `queue`, and the truth about every task."""
 
-    def __init__(self, *, late: bool = True, broker_port: int = 0, **keys: Any) -> None:
-        """`broker_port`: where the workers find the broker, if not where it listens; `keys` are more of the pool's."""
+    def __init__(self, *, late: bool = True, redis_port: int = 0, broker_port: int = 0, **keys: Any) -> None:
+        """`redis_port` is where the broker listens, `broker_port` where the workers look for it, if that differs;
+        `keys` are more of the pool's."""
         super().__init__()
-        (self.redis_port,) = net.free_ports(1)
+        self.redis_port = redis_port or net.free_ports(1)[0]
         self.records = Records(self.directory / "records")
         self.broker = Broker(self.redis_port)
         self._late = late
@@ -86,9 +87,13 @@ class QueueShop(Daemon):
         directory = self.work / f"r{self._releases}"
         directory.mkdir()
         (directory / "queue_app.py").write_text(fault + APP)
+        self.point_to(directory.name)
+
+    def point_to(self, name: str) -> None:
+        """Set the link to a release that exists."""
         new = self.work / "next"
         new.unlink(missing_ok=True)
-        new.symlink_to(directory.name)
+        new.symlink_to(name)
         new.rename(self.work / "current")
 
     def pools(self, **more: Any) -> Mapping[str, Mapping[str, Any]]:
@@ -138,9 +143,13 @@ class QueueShop(Daemon):
         """The main pids of all nodes."""
         return list(self.pids("queue").values())
 
+    def children_by_main(self) -> list[set[int]]:
+        """The pids of each node's pool processes."""
+        return [set(procs.children(main)) for main in self.mains()]
+
     def pool_processes(self) -> list[int]:
         """The pids of all pool processes, of all nodes."""
-        return [child for main in self.mains() for child in procs.children(main)]
+        return [child for children in self.children_by_main() for child in children]
 
     def settle(self, load: TaskLoad, seconds: float = SECONDS) -> Verdict:
         """The verdict, once the load has ended and every task has finished, or nothing has happened for long."""

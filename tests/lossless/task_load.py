@@ -42,9 +42,10 @@ class Told:
 class _Client:
     """The load itself, inside its process."""
 
-    def __init__(self, port: int, rate: float, shortest: float, longest: float, most: int, seed: int) -> None:
+    def __init__(self, port: int, task: str, rate: float, seconds: tuple[float, float], most: int, seed: int) -> None:
+        self._task = task
         self._rate = rate
-        self._range = (shortest, longest)
+        self._range = seconds
         self._most = most
         self._random = random.Random(seed)
         self._celery = Celery("sender", broker=f"redis://127.0.0.1:{port}/0", set_as_current=False)
@@ -72,7 +73,7 @@ class _Client:
         seconds = self._random.uniform(*self._range)
         now = time.monotonic()
         try:
-            self._celery.send_task("work", (seconds,), task_id=task_id, retry=False)
+            self._celery.send_task(self._task, (seconds,), task_id=task_id, retry=False)
         except Exception:  # noqa: BLE001  redis-py's, kombu's, the socket's: whatever it is, nothing is known
             self.told.unsure.append(task_id)
         else:
@@ -87,18 +88,25 @@ class TaskLoad(LoadProcess[Told]):
     """The load on a broker of this host; each task takes as long as chance says, within `seconds`."""
 
     def __init__(
-        self, port: int, *, rate: float = 20.0, seconds: tuple[float, float] = (0.02, 0.2), most: int = MOST_TASKS
+        self,
+        port: int,
+        *,
+        rate: float = 20.0,
+        seconds: tuple[float, float] = (0.02, 0.2),
+        most: int = MOST_TASKS,
+        task: str = "work",
     ) -> None:
         seed = random.getrandbits(32)
-        super().__init__("tests.lossless.task_load", Told, port, rate, *seconds, most, seed)
+        super().__init__("tests.lossless.task_load", Told, port, task, rate, *seconds, most, seed)
 
     def sent(self) -> int:
         """How many the broker has confirmed so far."""
         return self.done()
 
 
-async def _main(port: str, rate: str, shortest: str, longest: str, most: str, seed: str) -> None:
-    client = _Client(int(port), float(rate), float(shortest), float(longest), int(most), int(seed))
+async def _main(port: str, task: str, rate: str, shortest: str, longest: str, most: str, seed: str) -> None:
+    seconds = float(shortest), float(longest)
+    client = _Client(int(port), task, float(rate), seconds, int(most), int(seed))
     await speak(client.run(), lambda: [len(client.told.sent), len(client.told.unsure)], client.end)
     tell(asdict(client.told))
 

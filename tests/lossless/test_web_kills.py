@@ -32,7 +32,7 @@ def _kill(pid: int) -> float:
     return now
 
 
-@pytest.mark.parametrize("shape", ["sync"])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_the_death_of_a_master(shape: str) -> None:
     """The next one starts at once on the held socket, and the orphans finish what they have."""
     times = dose(2, 20)

@@ -48,7 +48,13 @@ def test_rollouts_of_good_code(shape: str, least: int) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "why"),
-    [("boot hang", "not ready within")],
+    [
+        ("import error", "this release does not import"),
+        ("boot hang", "not ready within"),
+        ("500 on the health check", "500"),
+        ("crash after 2 s", "exited with code 5"),
+        ("bad config file", "invalid syntax"),
+    ],
 )
 def test_deploys_of_broken_code(fault: str, why: str) -> None:
     times = dose(1, 4)
