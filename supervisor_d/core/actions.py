@@ -2,8 +2,8 @@
 
 The runtime alone performs them.  Performing an action yields, before anything else is planned, the event that keeps
 the plan from asking again: Spawn -> SpawnBegan, Signal and DriverStep -> StopSignalled, Kill -> KillSent,
-Scale -> ScaleAsked, Restore -> RestoreAsked, Forget -> Forgotten, RecordSuccess -> SuccessRecorded,
-DropPool -> PoolRemoved; PassGate and ConcludeRollout change Desired.
+Scale -> ScaleAsked, TakeStacks -> StacksAsked, Restore -> RestoreAsked, Forget -> Forgotten,
+RecordSuccess -> SuccessRecorded, DropPool -> PoolRemoved; PassGate and ConcludeRollout change Desired.
 """
 
 from __future__ import annotations
@@ -77,6 +77,14 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeStacks:
+    """Make a stuck process write the stacks of all that it does to its log."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Restore:
     """Give back what an ended process held."""
 
@@ -137,6 +145,7 @@ Action = (
     | DriverStep
     | Kill
     | Scale
+    | TakeStacks
     | Restore
     | Forget
     | RecordSuccess

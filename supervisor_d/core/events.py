@@ -137,6 +137,21 @@ class TasksReported:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundStuck:
+    """The process lives and makes no progress (core/health.py)."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StacksAsked:
+    """A stuck process was made to write its stacks to its log."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreAsked:
     """What an ended process held is being given back."""
 
@@ -254,6 +269,8 @@ Event = (
     | StopSignalled
     | StepDone
     | TasksReported
+    | FoundStuck
+    | StacksAsked
     | RestoreAsked
     | Restored
     | RestoreFailed

@@ -23,10 +23,13 @@ _TOLD_ANY_TIME = (
     ev.WorkersReported,
     ev.WorkerExited,
     ev.Remarked,
+    ev.Ailing,
     ev.NotReadyYet,
     ev.ScaleRefused,
     ev.StepDone,
     ev.TasksReported,
+    ev.FoundStuck,
+    ev.StacksAsked,
     ev.ShimLost,
     ev.ShimReplaced,
 )
@@ -55,7 +58,6 @@ def _table() -> dict[tuple[State, type], State]:
     for state in _S:
         for told in _TOLD_ANY_TIME:
             table[state, told] = state
-        table[state, ev.Ailing] = state
     for state in (_S.READY, _S.STOPPING, _S.KILLING, _S.EXITED):
         table[state, ev.BecameReady] = state
     return table
@@ -78,6 +80,8 @@ ProcessEvent = (
     | ev.StopSignalled
     | ev.StepDone
     | ev.TasksReported
+    | ev.FoundStuck
+    | ev.StacksAsked
     | ev.RestoreAsked
     | ev.Restored
     | ev.RestoreFailed
@@ -187,8 +191,8 @@ def _add_fact(process: Process, event: ProcessEvent, now: float) -> Process:
             return _asked(process, event, now)
         case ev.RestoreAsked() | ev.Restored() | ev.RestoreFailed():
             return replace(process, aftercare=_cared(process, event, now))
-        case ev.TasksReported():
-            return _tasks_reported(process, event.tasks, now)
+        case ev.TasksReported() | ev.FoundStuck() | ev.StacksAsked():
+            return _observed(process, event, now)
         case ev.BecameReady():
             fresh = process.state is State.READY and process.ready_at is None
             return replace(process, ready_at=now) if fresh else process
@@ -276,6 +280,19 @@ def _workers_reported(process: Process, event: ev.WorkersReported) -> Process:
     return process
 
 
+def _observed(process: Process, event: ev.TasksReported | ev.FoundStuck | ev.StacksAsked, now: float) -> Process:
+    """What its driver sees of its work."""
+    match event:
+        case ev.TasksReported():
+            return _tasks_reported(process, event.tasks, now)
+        case ev.FoundStuck():
+            return replace(process, stuck=process.stuck or event.reason)
+        case ev.StacksAsked():
+            return replace(process, stacks_asked_at=now)
+        case _:
+            assert_never(event)
+
+
 def _tasks_reported(process: Process, tasks: TasksLeft, now: float) -> Process:
     was_unsafe = process.tasks is not None and process.tasks.unsafe > 0
     ended_at = None if tasks.unsafe else now if was_unsafe else process.unsafe_ended_at
@@ -309,7 +326,8 @@ def _account(facts: PoolFacts, before: Process, after: Process, event: ProcessEv
     facts = replace(facts, slots={**facts.slots, key: slot})
     if slot.finished or slot.failed:
         return facts
-    kind = "start-timeout" if before.stop else kind
+    if before.stop:
+        kind = "stuck" if before.stuck else "start-timeout"
     return replace(facts, restarts_total=_count(facts.restarts_total, kind))
 
 

@@ -71,7 +71,7 @@ def describe_event(event: ev.Event, observed: Observed) -> Note | None:
             return _about_pool(event)
         case ev.NotReadyYet() | ev.SpawnBegan() | ev.ScaleAsked() | ev.StopSignalled() | ev.KillSent() | ev.Forgotten():
             return None
-        case ev.StepDone() | ev.TasksReported() | ev.RestoreAsked():
+        case ev.StepDone() | ev.TasksReported() | ev.FoundStuck() | ev.StacksAsked() | ev.RestoreAsked():
             return None
         case ev.Adopted(process=process):
             reason = f"taken over from a former daemon, {process.state}"
@@ -180,7 +180,7 @@ def describe_action(action: act.Action) -> Note:
     match action:
         case act.Spawn() if action.role != "serve":
             return Note("action", _name(action), action.pool, action.id, f"{action.role}: {action.reason}")
-        case act.Spawn() | act.Restore() | act.Forget():
+        case act.Spawn() | act.TakeStacks() | act.Restore() | act.Forget():
             return Note("action", _name(action), pool_of(action.id), action.id, action.reason)
         case act.Signal() | act.DriverStep() | act.Kill():
             return Note("action", _name(action), pool_of(action.id), action.id, _stop_reason(action))

@@ -24,6 +24,8 @@ def performed(action: act.Action) -> ev.Event | None:
             return ev.KillSent(id, reason, expected)
         case act.Scale(id, workers, reason):
             return ev.ScaleAsked(id, workers, reason)
+        case act.TakeStacks(id):
+            return ev.StacksAsked(id)
         case act.Restore(id):
             return ev.RestoreAsked(id)
         case act.Forget(id):

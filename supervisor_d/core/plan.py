@@ -41,6 +41,8 @@ from supervisor_d.core.process import Policy, Process, State, StopProgress, proc
 from supervisor_d.core.spec import DRIVER_STEPS, Role
 
 SCALE_RETRY_SECONDS = 10.0
+STACKS_SECONDS = 1.0
+"""For a stuck process to write its stacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ class _PoolPlan:
                 self._do(act.Kill(process.id, "its shim died: what is left of its tree has no keeper", True), process)
             elif process.state is State.STARTING:
                 self._start_deadline(process)
+            elif process.stuck:
+                self._replace_stuck(process)
 
     def _next_step(self, process: Process, stop: StopProgress) -> None:
         if stop.deadline is None or process.kill_sent:
@@ -151,6 +155,15 @@ class _PoolPlan:
             return
         why = f": {process.unready}" if process.unready else ""
         self._stop(process, f"not ready within {limit:g} s{why}", expected=False)
+
+    def _replace_stuck(self, process: Process) -> None:
+        """Its stacks first: they are all that will ever tell what it was stuck in."""
+        if process.stacks_asked_at is None:
+            self._do(act.TakeStacks(process.id, f"stuck: {process.stuck}: its stacks go to its log"), process)
+        elif self.now < (written := process.stacks_asked_at + STACKS_SECONDS):
+            self.draft.wake(written)
+        else:
+            self._stop(process, f"stuck: {process.stuck}", expected=False)
 
     def _stop(self, process: Process, reason: str, *, expected: bool) -> None:
         """Begin the stop list.  Nothing runs yet in a process without a pid: it is killed at its gate."""

@@ -139,6 +139,9 @@ class Process:
     """None: its driver does not know, or the program has no such thing."""
     unsafe_ended_at: float | None = None
     """When the last work ended that would have been lost by an interruption; None while there is, or was, none."""
+    stuck: str = ""
+    """Why it is thought to make no progress; it is replaced."""
+    stacks_asked_at: float | None = None
     aftercare: Aftercare = Aftercare()
     ailing: str = ""
     """What is wrong with it although it lives: another one takes its place.  Empty when nothing is."""

@@ -216,6 +216,8 @@ class Launch:
     notify: bool = False
     agent: bool = False
     fitness: Fitness = Fitness()
+    stuck_after_seconds: float = 0.0
+    """How long its program may show no progress; 0: for ever."""
 
 
 Installed = Callable[[str], str]

@@ -20,7 +20,7 @@ from supervisor_d.core.snapshot import DaemonView, PoolView, ProcessView, Snapsh
 STATES = ("starting", "ready", "stopping", "killing", "exited")
 EXIT_KINDS = ("ok", "error", "signal", "oom", "unknown")
 MAIN_EXIT_KINDS = (*EXIT_KINDS, "spawn-failed")
-RESTART_REASONS = (*MAIN_EXIT_KINDS, "shim-lost", "start-timeout", "ailing")
+RESTART_REASONS = (*MAIN_EXIT_KINDS, "shim-lost", "start-timeout", "stuck", "ailing")
 ROLLOUT_VERDICTS = ("succeeded", "rolled-back")
 
 Series = Iterator[tuple[tuple[str, ...], float]]

@@ -116,6 +116,13 @@ class CeleryKeys:
             "soon as it was started."
         },
     )
+    stuck_after: Duration = field(
+        default=30.0,
+        metadata={
+            "doc": "A worker that shows no progress for so long, with its broker there, is replaced; its stacks go to "
+            "its log first.  `0s`: never.  A long task is progress."
+        },
+    )
     agent_off: tuple[str, ...] = field(
         default=(), metadata={"doc": "Features of the agent that stay off, like `ledger`; see celery.md."}
     )
@@ -172,7 +179,8 @@ class CeleryWorker:
             env = {**env, AGENT_DIR_ENV: context.private_dir, AGENT_OFF_ENV: ",".join(keys.agent_off)}
         if context.role == "canary":
             env = {**env, CANARY_ENV: "1"}
-        return launch_of(spec, context, argv, env, agent=keys.agent)
+        stuck_after = keys.stuck_after if keys.agent else 0.0
+        return replace(launch_of(spec, context, argv, env, agent=keys.agent), stuck_after_seconds=stuck_after)
 
     def problems(self, spec: PoolSpec) -> Mapping[str, str]:
         """Mistakes that only show when the keys are seen together."""

@@ -100,6 +100,12 @@ class Attendants:
         if attended is not None and attended.driver is not None:
             attended.driver.stopping(process_id)
 
+    def stacks(self, process_id: str) -> None:
+        """Make it write its stacks to its log."""
+        attended = self._attended.get(process_id)
+        if attended is not None and attended.driver is not None:
+            attended.driver.stacks(process_id)
+
     def cut_off(self, process_id: str) -> None:
         """Its shim died: nothing reaches its agent any more."""
         attended = self._attended.get(process_id)

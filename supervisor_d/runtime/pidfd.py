@@ -37,7 +37,7 @@ def open_pidfd(identity: Identity) -> int | None:
     return None
 
 
-def send(pidfd: int, number: signal.Signals) -> None:
+def send(pidfd: int, number: int) -> None:
     """Signal the process, unless it has ended."""
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, number)

@@ -61,6 +61,9 @@ class Attendants(Protocol):
     def stopping(self, process_id: str) -> None:
         """A step of the stop list was sent."""
 
+    def stacks(self, process_id: str) -> None:
+        """Make a process write its stacks to its log."""
+
     def cut_off(self, process_id: str) -> None:
         """Its shim died: nothing reaches its agent any more."""
 
@@ -298,7 +301,7 @@ class Supervisor:
         match action:
             case act.Spawn():
                 self._spawn(action)
-            case act.Signal() | act.DriverStep() | act.Kill():
+            case act.TakeStacks() | act.Signal() | act.DriverStep() | act.Kill():
                 self._stop(action)
             case act.Scale(id, workers):
                 self._attendants.scale(id, workers)
@@ -319,9 +322,11 @@ class Supervisor:
                 self.change(intents.drop(self.intent, pool))
         self._note_progress(getattr(action, "id", ""))
 
-    def _stop(self, action: act.Signal | act.DriverStep | act.Kill) -> None:
-        """One step of a stop list."""
+    def _stop(self, action: act.TakeStacks | act.Signal | act.DriverStep | act.Kill) -> None:
+        """One step of a stop list, or what comes before the first."""
         match action:
+            case act.TakeStacks(id):
+                self._attendants.stacks(id)
             case act.Signal(id, signal):
                 crash.point("stop-before-signal")
                 self.host.signal(id, signal)

@@ -26,6 +26,8 @@ FACTS: tuple[ev.Event, ...] = (
     ev.StopSignalled(ID, 0, 40.0, "test", expected=True),
     ev.StepDone(ID, 0),
     ev.TasksReported(ID, TasksLeft(active=2)),
+    ev.FoundStuck(ID, "silent"),
+    ev.StacksAsked(ID),
     ev.KillSent(ID, "test", expected=True),
     ev.MainExited(ID, Exit(code=0)),
     ev.TreeEmptied(ID, proven=True, killed=0),

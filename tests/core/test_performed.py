@@ -19,6 +19,7 @@ PAIRS: list[tuple[act.Action, ev.Event | None]] = [
     (act.DriverStep(ID, "DRAIN", 0, 9.0, "why", expected=True), ev.StopSignalled(ID, 0, 9.0, "why", expected=True)),
     (act.Kill(ID, "why", expected=False), ev.KillSent(ID, "why", expected=False)),
     (act.Scale(ID, 4, "why"), ev.ScaleAsked(ID, 4, "why")),
+    (act.TakeStacks(ID, "why"), ev.StacksAsked(ID)),
     (act.Restore(ID, "why"), ev.RestoreAsked(ID)),
     (act.Forget(ID, "why"), ev.Forgotten(ID)),
     (act.RecordSuccess("migrate", 1, "why"), ev.SuccessRecorded("migrate", 1)),

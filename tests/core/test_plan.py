@@ -12,6 +12,7 @@ from supervisor_d.core.events import (
     Ailing,
     BecameReady,
     FailureCleared,
+    FoundStuck,
     MainExited,
     NotReadyYet,
     Restored,
@@ -229,6 +230,30 @@ class TestDriverSteps:
         t.does("TERM tasks.0@g1.1")
         t.at(600.0)
         t.does("QUIT tasks.0@g1.1")
+
+
+class TestStuck:
+    def test_its_stacks_are_taken_then_it_is_stopped_for_a_fault_of_its_own(self) -> None:
+        t = celery()
+        t.at(100.0)
+        t.hears(FoundStuck("tasks.0@g1.1", "silent for 31 s"), FoundStuck("tasks.0@g1.1", "silent for 36 s"))
+        t.does("stacks tasks.0@g1.1")
+        t.does()
+        assert t.sleeps_until == 101.0
+        t.at(101.0)
+        t.does("DRAIN tasks.0@g1.1")
+        assert t.reasons == ["stuck: silent for 31 s"]
+        t.at(102.0)
+        t.ends("tasks.0@g1.1", Exit(code=0))
+        t.does("spawn tasks.0@g1.2", "restore tasks.0@g1.1")
+        assert t.observed.pool("tasks").restarts_total == {"stuck": 1}
+
+    def test_one_that_stops_anyway_is_left_to_its_list(self) -> None:
+        t = celery()
+        t.wants("tasks", running=False)
+        t.does("DRAIN tasks.0@g1.1")
+        t.hears(FoundStuck("tasks.0@g1.1", "silent"))
+        t.does()
 
 
 class TestAftercare:

@@ -52,12 +52,12 @@ def said(action: act.Action) -> str:
     match action:
         case act.Spawn(id):
             return f"spawn {id}" if action.role == "serve" else f"spawn {id} as {action.role}"
-        case act.Signal(id, signal):
-            return f"{signal} {id}"
-        case act.DriverStep(id, word):
+        case act.Signal(id, word) | act.DriverStep(id, word):
             return f"{word} {id}"
         case act.Kill(id):
             return f"kill {id}"
+        case act.TakeStacks(id):
+            return f"stacks {id}"
         case act.Restore(id):
             return f"restore {id}"
         case act.Scale(id, workers):

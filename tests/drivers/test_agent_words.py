@@ -10,14 +10,14 @@ from supervisor_d.runtime.drivers.agent import ASKS_MAX, Conversation, Hello, Re
 PID = 4711
 HELLO = {
     "ready": True, "pid": PID, "agent": 1, "celery": "5.7.0", "kombu": "5.7.0", "features": ["heartbeat", "drain"],
-    "missing": {"pool": "not found"}, "acks_late": True, "broker": "redis", "stacks_signal": 10, "new": [1],
+    "missing": {"pool": "not found"}, "acks_late": True, "broker": "redis", "stacks_signal": 40, "new": [1],
 }  # fmt: skip
 
 
 def test_its_words() -> None:
     hello = understood(json.dumps(HELLO), PID)
     assert isinstance(hello, Hello)
-    assert (hello.can("drain"), hello.can("pool"), hello.stacks_signal) == (True, False, 10)
+    assert (hello.can("drain"), hello.can("pool"), hello.stacks_signal) == (True, False, 40)
     assert understood(json.dumps({"ready": True, "pid": PID}), PID) == Hello(ready=True, pid=PID)
     reply = {"reply": 7, "pid": PID, "ok": False, "error": "no", "data": {"processes": 3}}
     assert understood(json.dumps(reply), PID) == Reply(7, ok=False, error="no", data={"processes": 3}, pid=PID)
@@ -31,6 +31,7 @@ def test_its_words() -> None:
         json.dumps({"ready": False, "pid": PID}),
         json.dumps({"ready": True, "pid": PID, "features": "drain"}),
         json.dumps({"ready": True, "pid": PID, "stacks_signal": 99}),
+        json.dumps({"ready": True, "pid": PID, "stacks_signal": 9}),
         json.dumps({"reply": "7", "ok": True}),
         json.dumps({"reply": 7, "ok": 1}),
         json.dumps({"reply": 7, "ok": True, "pid": PID + 1}),

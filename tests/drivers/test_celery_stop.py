@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     await eventually(lambda: len(pool_processes(child.pid)) == 2, what="its two pool processes")
     yield made
     made.driver.close()
-    os.killpg(child.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
     await child.wait()
 
 

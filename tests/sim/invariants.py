@@ -140,7 +140,7 @@ class Invariants:
     def disturbed(self, what: str) -> None:
         """An operator or fate acts: a crash or a lost shim excuses its pool."""
         words = what.split()
-        if words[0] in ("crash", "lose"):
+        if words[0] in ("crash", "lose", "hang"):
             self._disturb(self.world.pool_of(words[-1]))
         if words[0] in ("shut", "kill"):
             self.guarded.clear()
@@ -327,7 +327,9 @@ class Invariants:
         world = self.world
         pool = world.desired.pools.get(world.pool_of(process_id))
         process = world.observed.find(process_id)
-        if pool is None or pool.running or process is None or process.stop is not None or self._timed_out(process):
+        if pool is None or pool.running or process is None or process.stop is not None:
+            return
+        if process.stuck or self._timed_out(process):
             return
         for other in world.desired.pools.values():
             if not other.running and self._comes_after(other, pool.name):

@@ -151,6 +151,12 @@ class WorldMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self._live())
     @rule(pick=PICK)
+    def hang(self, pick: int) -> None:
+        live = self._live()
+        self.world.hang(live[pick % len(live)])
+
+    @precondition(lambda self: self._live())
+    @rule(pick=PICK)
     def lose_shim(self, pick: int) -> None:
         live = self._live()
         self.world.lose_shim(live[pick % len(live)])

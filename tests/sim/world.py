@@ -176,6 +176,12 @@ class World:
         self.host.lose_shim(process_id)
         self.turn()
 
+    def hang(self, process_id: str) -> None:
+        """A process is seen to make no progress."""
+        self._operator(f"hang {process_id}", "")
+        self._post(self._life, ev.FoundStuck(process_id, "its loop hangs"))
+        self.turn()
+
     def kill_daemon(self, seconds: float = 0.0) -> None:
         """The daemon dies; the next one starts some seconds later and adopts what it finds."""
         self._operator("daemon dies", f"for {seconds:g} s")
@@ -284,6 +290,7 @@ class World:
             self.host.note(process_id, encode(progress))
 
     def _effect(self, action: act.Action) -> None:
+        """Stacks are written to no log here."""
         match action:
             case act.Spawn():
                 self._spawn(action)

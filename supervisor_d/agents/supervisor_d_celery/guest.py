@@ -204,6 +204,7 @@ class Guest:
             can_consume=self.connected and intake.can_consume(channel),
             take_at=self._take_at,
             reserved=self._reserved(held, told),
+            waiting=_waiting(),
             ledger_overflow=self.ledger.overflow if self.ledger is not None else 0,
         )
         told.update(self.tally.facts())
@@ -363,6 +364,13 @@ class Guarded:
 
 def _nothing(_: str) -> None:
     """Nobody keeps a ledger."""
+
+
+def _waiting() -> int:
+    """Tasks that were given to the pool and have not begun; those of a later time, or over a rate limit, are not."""
+    from celery.worker import state
+
+    return len(set(state.reserved_requests) - set(state.active_requests))
 
 
 def _active() -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ the broker is away Celery waits inside a loop of its own, which looks in here on
     processes, target   pool processes there are and there should be (a process on its way out still counts as there)
     busy                pool processes with a task
     active, reserved    tasks that run; messages that wait in here
+    waiting             of those, the ones that the pool could begin at once
     unsafe              of those that run, the tasks already acknowledged: to interrupt one is to lose it
     oldest_started_at   CLOCK_MONOTONIC, null when none runs
     *_total             running totals since the start (tally); runtime_buckets counts each run once, in the first

@@ -37,7 +37,8 @@ class Hello(msgspec.Struct, frozen=True):
     acks_late: bool = False
     reject_on_worker_lost: bool = False
     broker: Word = ""
-    stacks_signal: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
+    stacks_signal: Annotated[int, msgspec.Meta(ge=34, le=64)] | None = None
+    """A real-time signal: no other is believed to be harmless."""
     canary: bool = False
 
     def can(self, feature: str) -> bool:

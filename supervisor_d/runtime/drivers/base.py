@@ -42,6 +42,10 @@ class Driver(Protocol):
         """A step of the stop list was sent: from now on the core wants to know what work is left."""
         ...
 
+    def stacks(self, process_id: str) -> None:
+        """Make it write the stacks of all that it does to its log, if it can."""
+        ...
+
     def cut_off(self, process_id: str) -> None:
         """Its shim died, and took the way to the agent along: what is told to it no longer arrives."""
         ...

@@ -77,6 +77,9 @@ class BeatDriver:
     def stopping(self, process_id: str) -> None:
         """Beat has no work in hand."""
 
+    def stacks(self, process_id: str) -> None:
+        """Beat is never found stuck."""
+
     def cut_off(self, process_id: str) -> None:
         """Beat is asked nothing."""
 

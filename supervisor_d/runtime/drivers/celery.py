@@ -11,20 +11,24 @@ from its main process is not a worker.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from supervisor_d.core.events import ScaleRefused, StepDone, TasksReported
 from supervisor_d.core.process import Process, TasksLeft
 from supervisor_d.core.spec import DRAIN, KILL_WORKERS, Launch
-from supervisor_d.runtime import tasks
+from supervisor_d.runtime import pidfd, tasks
 from supervisor_d.runtime.drivers import heartbeat
 from supervisor_d.runtime.drivers.agent import Conversation, Hello, Reply, understood
 from supervisor_d.runtime.drivers.base import DriverReady, Tell
 from supervisor_d.runtime.drivers.counting import Counted, CountingDriver
 from supervisor_d.runtime.drivers.heartbeat import printable
+from supervisor_d.runtime.drivers.vigil import Vigil
 from supervisor_d.runtime.host import Emit
-from supervisor_d.runtime.proc import children_of
+from supervisor_d.runtime.proc import children_of, stat_fields
 
 _TITLE = b"[celeryd:"
 """celery.platforms.set_process_title"""
@@ -56,6 +60,8 @@ class Node:
     private_dir: str
     agent: bool
     conversation: Conversation
+    started_at: str
+    """By /proc, so that another process of that pid is never taken for it."""
     hello: Hello | None = None
     """What its agent can do; None before it spoke."""
     consumes: bool = False
@@ -79,13 +85,14 @@ class CeleryDriver(CountingDriver):
         super().__init__(emit, ready)
         self._tell = tell
         self._nodes: dict[str, Node] = {}
+        self._vigil = Vigil(emit)
 
     def started(self, process: Process, launch: Launch, private_dir: str) -> None:
         """One that was adopted is asked again what its agent can do."""
         if process.pid is None or process.id in self._nodes:
             return
         conversation = Conversation(partial(self._tell, process.id), int(self._loop.time() * 1000))
-        node = Node(process.id, process.pid, private_dir, launch.agent, conversation)
+        node = Node(process.id, process.pid, private_dir, launch.agent, conversation, started_at(process.pid))
         node.consumes = process.ready_at is not None
         self._nodes[process.id] = node
         super().started(process, launch, private_dir)
@@ -93,6 +100,11 @@ class CeleryDriver(CountingDriver):
             conversation.ask("hello")
         if process.stop is not None:
             self.stopping(process.id)
+        elif node.consumes:
+            self._expect_progress(node, launch)
+
+    def _expect_progress(self, node: Node, launch: Launch) -> None:
+        self._vigil.begin(node.id, node.pid, node.private_dir, launch.stuck_after_seconds)
 
     def told(self, process_id: str, text: str) -> None:
         """The agent's word; that of any process but the main one is ignored."""
@@ -117,12 +129,13 @@ class CeleryDriver(CountingDriver):
         if node is not None and word == KILL_WORKERS:
             for pid in pool_processes(node.pid):
                 self._members.follow(process_id, node.pid, pid)
-            if self._members.kill(process_id):
+            if self._members.signal_all(process_id, signal.SIGKILL):
                 return
         self._emit(StepDone(process_id, step))
 
     def stopping(self, process_id: str) -> None:
-        """From now on what is left is told as it changes."""
+        """From now on what is left is told as it changes, and no progress is expected."""
+        self._vigil.end(process_id)
         node = self._nodes.get(process_id)
         if node is None or not node.agent or node.watch is not None:
             return
@@ -135,6 +148,19 @@ class CeleryDriver(CountingDriver):
             node.resizing = Resizing(workers, self._loop.time())
         super().scale(process_id, workers)
 
+    def stacks(self, process_id: str) -> None:
+        """By a signal that its agent has made harmless: a loop that hangs could not be asked."""
+        node = self._nodes.get(process_id)
+        number = node.hello.stacks_signal if node is not None and node.hello is not None else None
+        if node is None or number is None:
+            return
+        with suppress(OSError):
+            main = os.pidfd_open(node.pid)
+            if started_at(node.pid) == node.started_at:
+                pidfd.send(main, number)
+            os.close(main)
+        self._members.signal_all(process_id, number)
+
     def cut_off(self, process_id: str) -> None:
         """The heartbeat is a file, and goes on."""
         if node := self._nodes.get(process_id):
@@ -142,6 +168,7 @@ class CeleryDriver(CountingDriver):
 
     def ended(self, process_id: str) -> None:
         """Look after it no more."""
+        self._vigil.end(process_id)
         node = self._nodes.pop(process_id, None)
         if node is not None:
             node.conversation.forget()
@@ -170,6 +197,8 @@ class CeleryDriver(CountingDriver):
         if not self._consumes(node):
             return False
         self._ready(counted.id)
+        if node.watch is None:
+            self._expect_progress(node, counted.launch)
         if live == counted.wanted:
             node.resizing = None
         elif node.resizing is not None:
@@ -216,6 +245,12 @@ class CeleryDriver(CountingDriver):
             beat = heartbeat.read(node.private_dir, node.pid) if shows else None
             node.consumes = not shows or (beat is not None and beat.take_at is not None)
         return node.consumes
+
+
+def started_at(pid: int) -> str:
+    """Field 22 of proc_pid_stat(5); empty when it is gone."""
+    fields = stat_fields(pid)
+    return fields[19] if fields else ""
 
 
 def pool_processes(main: int) -> frozenset[int]:

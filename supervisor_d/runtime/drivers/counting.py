@@ -83,6 +83,9 @@ class CountingDriver(ABC):
     def stopping(self, process_id: str) -> None:  # noqa: B027  most drivers have nothing to do
         """Nobody knows what work is left; a subclass may."""
 
+    def stacks(self, process_id: str) -> None:  # noqa: B027  most drivers have nothing to do
+        """Nobody knows how to; a subclass may."""
+
     def cut_off(self, process_id: str) -> None:  # noqa: B027  most drivers have nothing to do
         """Counting needs no agent."""
 

@@ -61,6 +61,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
     busy: Count = 0
     active: Count = 0
     reserved: Count = 0
+    waiting: Count = 0
+    """Of the reserved, those that may run at once: not those of a later time, or held back by a rate limit."""
     unsafe: Count = 0
     oldest_started_at: Seconds | None = None
     started_total: Count = 0

@@ -92,12 +92,9 @@ class Members:
             return False
         return True
 
-    def kill(self, process_id: str) -> int:
-        """SIGKILL to every worker of a process that is followed.  How many there were."""
-        held = self._by_process.get(process_id, {})
-        for fd in held.values():
-            pidfd.send(fd, signal.SIGKILL)
-        return len(held)
+    def signal_all(self, process_id: str, number: int) -> int:
+        """Signal every worker of a process that lives and is held.  How many there were."""
+        return sum(self.signal(process_id, pid, number) for pid in self.pids(process_id))
 
     def drop(self, process_id: str) -> None:
         """Follow none of a process's workers any more."""

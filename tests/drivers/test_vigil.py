@@ -1,0 +1,77 @@
+"""Who makes no progress is told once; and its stacks can be had."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import replace
+
+import pytest
+
+from supervisor_d.core.events import FoundStuck
+from supervisor_d.core.process import State
+from supervisor_d.core.spec import Launch
+from supervisor_d.runtime.drivers import vigil
+from supervisor_d.runtime.drivers.celery import pool_processes
+from tests.drivers.support import process_of
+from tests.drivers.test_celery_stop import ID, SPEC, Stage, stage
+from tests.support.waiting import eventually
+
+__all__ = ["stage"]
+
+pytestmark = pytest.mark.real
+
+
+def attended(stage: Stage, after_seconds: float) -> None:
+    """It is ready, and expected to make progress."""
+    process = replace(process_of(SPEC, stage.pid), state=State.READY, ready_at=1.0)
+    launch = Launch(("python",), {}, "/", agent=True, stuck_after_seconds=after_seconds)
+    stage.driver.started(process, launch, str(stage.private_dir))
+
+
+def found(stage: Stage) -> list[FoundStuck]:
+    return [event for event in stage.told.events if isinstance(event, FoundStuck)]
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vigil, "LOOK_SECONDS", 0.05)
+
+
+async def test_one_that_falls_silent_is_told_once(stage: Stage) -> None:
+    attended(stage, 20.0)
+    stage.beats(at=asyncio.get_running_loop().time() - 21.0, connected=True)
+    await eventually(lambda: found(stage), what="its being found stuck")
+    await asyncio.sleep(0.3)
+    assert found(stage) == [FoundStuck(ID, "its loop has shown no sign of life for 21 s")]
+
+
+@pytest.mark.parametrize("why", ["never", "stopping", "ended", "no heartbeat"])
+async def test_nobody_else_is(stage: Stage, why: str) -> None:
+    attended(stage, 0.0 if why == "never" else 20.0)
+    if why != "no heartbeat":
+        stage.beats(at=asyncio.get_running_loop().time() - 21.0, connected=True)
+    if why == "stopping":
+        stage.driver.stopping(ID)
+    if why == "ended":
+        stage.driver.ended(ID)
+    await asyncio.sleep(0.4)
+    assert found(stage) == []
+
+
+async def test_all_of_it_gets_the_signal_for_stacks(stage: Stage) -> None:
+    number = int(signal.SIGRTMIN) + 6
+    attended(stage, 0.0)
+    await eventually(lambda: stage.told.counts == (2, 2), what="its two pool processes counted")
+    stage.driver.stacks(ID)
+    await asyncio.sleep(0.1)
+    assert len(pool_processes(stage.pid)) == 2, "without its agent's word no signal is harmless"
+    stage.says(ready=True, stacks_signal=number)
+    stage.driver.stacks(ID)
+    code = await asyncio.wait_for(stage.child.wait(), 10)
+    assert code == -number, "it has no handler, and so it ended"
+    await eventually(lambda: len(stage.told.exits) == 2, what="the end of its pool processes")
+    assert sys.platform == "linux"
+    assert not os.path.exists(f"/proc/{stage.pid}/task")
