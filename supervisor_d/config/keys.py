@@ -27,7 +27,7 @@ from supervisor_d.config.grammar import (
     split_steps,
     split_words,
 )
-from supervisor_d.core.spec import RestartWhen, StopStep
+from supervisor_d.core.spec import OneByOne, RestartWhen, StopStep
 from supervisor_d.core.units import Duration, FilePath, PositiveDuration, PositiveSize, Range, Short, Size
 
 
@@ -136,6 +136,13 @@ class RolloutKeys:
         metadata=doc(
             "Try a new generation out first, where nobody reaches it: it must import and, as one worker, answer the "
             "pool's probes for `min_ready`.  Of gunicorn and Celery pools."
+        ),
+    )
+    one_by_one: OneByOne = field(
+        default="auto",
+        metadata=doc(
+            "Of gunicorn pools: the new master starts with one worker, and takes over one at a time, in place of a "
+            "whole second master beside the first.  `auto`: when memory is short for both."
         ),
     )
 

@@ -61,7 +61,7 @@ def rollout_policy(site: Site, keys: CommonKeys, program: Program) -> RolloutPol
         site.problem("max_surge and max_unavailable are both 0: no process could ever be replaced", "rollout")
     if surge > 0 and program.traits.exclusive:
         site.problem("must be 0: at most one process may ever run", "rollout", "max_surge")
-    return RolloutPolicy(surge, unavailable, min_ready, given.canary)
+    return RolloutPolicy(surge, unavailable, min_ready, given.canary, given.one_by_one)
 
 
 def log_policy(site: Site, keys: LogKeys | None) -> LogPolicy:

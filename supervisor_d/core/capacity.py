@@ -3,7 +3,8 @@
 Words: a process is *current* when it is live and what its slot wants now (generation, size), the newest if there are
 more; any other live one is *outdated*.  Rules for the outdated:
 
-1. It may go when its slot is served without it, or when `max_unavailable` allows one more slot to be missed.
+1. It may go when its slot is served without it, by all the workers that are wanted, or when `max_unavailable` allows
+   one more slot to be missed.
 2. What a rollback would go back to goes last.
 3. What was adopted and has not answered yet may serve all the same: it stays until it answers or is too late.  So does
    what a rollback would go back to, until the new generation has shown that it works.
@@ -22,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from supervisor_d.core.desired import DesiredPool
+from supervisor_d.core.handover import has_taken_over
 from supervisor_d.core.observed import PoolFacts
 from supervisor_d.core.process import Process, State
 from supervisor_d.core.rollout import settled, unproven
@@ -106,7 +108,8 @@ class Capacity:
         if process.slot not in self._slots:
             return False
         if self.is_current(process):
-            return settled(process, self._pool.rollout_policy.min_ready_seconds, self._now)
+            stayed = settled(process, self._pool.rollout_policy.min_ready_seconds, self._now)
+            return stayed and has_taken_over(self._pool, process)
         return process.state is State.READY
 
     def _has_substitute(self, process: Process, remaining: list[Process]) -> bool:

@@ -68,7 +68,9 @@ def _rollout(pool: PoolIntent, version: Version, kinds: Kinds) -> Rollout | None
         return None
     if kinds.traits_of(version.spec).oneshot and not record.label:
         return None
-    return Rollout(record.from_generation, record.to_generation, record.reason, record.began_at)
+    policy = version.spec.rollout.one_by_one
+    one_by_one = policy == "always" or (policy == "auto" and record.short_of_memory != "")
+    return Rollout(record.from_generation, record.to_generation, record.reason, record.began_at, one_by_one)
 
 
 def _trial(pool: PoolIntent, intent: Intent, kinds: Kinds) -> Trial | None:

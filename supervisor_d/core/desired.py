@@ -20,6 +20,8 @@ class Rollout:
     to_generation: int
     reason: str
     began_at: float
+    one_by_one: bool = False
+    """Workers take over one at a time (core/handover.py)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ class RolloutRecord:
     """The deploy that it is a part of, by the operator's word for it."""
     turn_after: tuple[str, ...] = ()
     """The pools of the same deploy that roll before."""
+    short_of_memory: str = ""
+    """Why there is no memory for both generations at once; empty when there is."""
     once: bool = False
     """It is a oneshot's: what it did cannot be taken back by doing something else."""
 
@@ -266,6 +268,18 @@ def come_before(names: AbstractSet[str], intent: Intent) -> set[str]:
         found.update(nearer)
         waiting.extend(nearer)
     return found
+
+
+def short_of_memory(intent: Intent, pools: Mapping[str, str], now: float) -> Intent:
+    """Write down why there is no memory for both generations of these pools, whose rollouts begin at `now`."""
+
+    def noted(pool: PoolIntent, why: str) -> PoolIntent:
+        record = pool.rollout
+        begins = pool.previous is not None and record is not None and record.began_at == now
+        return replace(pool, rollout=replace(record, short_of_memory=why)) if begins and record else pool
+
+    changed = {name: noted(intent.pools[name], why) for name, why in pools.items() if name in intent.pools}
+    return replace(intent, pools={**intent.pools, **changed})
 
 
 def rollback(intent: Intent, names: tuple[str, ...], now: float, reason: str) -> Intent:

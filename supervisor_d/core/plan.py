@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from supervisor_d.core import actions as act
-from supervisor_d.core import aftercare, rollout, stopping, trial
+from supervisor_d.core import aftercare, handover, rollout, stopping, trial
 from supervisor_d.core.capacity import Capacity
 from supervisor_d.core.dependencies import held_by, waits_for
 from supervisor_d.core.desired import Desired, DesiredPool
@@ -260,7 +260,8 @@ class _PoolPlan:
             return
         if self._may_start() and self._room(others):
             pool, reason = self.pool, self._spawn_reason(history, others)
-            self._start(slot, pool.generation, pool.sizes[slot], pool.policy, reason, "serve")
+            workers = handover.first_size(pool, self.facts, slot)
+            self._start(slot, pool.generation, workers, pool.policy, reason, "serve")
 
     def _room(self, others: list[Process]) -> bool:
         """Whether a process may be started beside the others of its slot."""
@@ -326,22 +327,27 @@ class _PoolPlan:
     def _scale_in_place(self) -> None:
         if not self.pool.policy.traits.scale_in_place:
             return
-        for process in self.processes:
-            if not self.capacity.is_current(process) or process.state is not State.READY or process.id in self.touched:
+        for current in self.capacity.current.values():
+            if current.state is not State.READY or current.id in self.touched:
                 continue
-            wanted = self.pool.sizes[process.slot]
-            if process.resize_refused:
-                continue  # what does not fit is replaced
-            if process.scale_asked == wanted:
-                retry_at = process.scale_asked_at + SCALE_RETRY_SECONDS
-                self.draft.wake(retry_at)
-                if self.now < retry_at:
-                    continue
-            elif process.scale_asked is None and process.workers == wanted:
-                continue
-            has = f"has {process.workers}" if process.workers else "its size was set by a former daemon"
-            reason = f"{self.pool.name} wants {wanted} workers, {has}"
-            self._do(act.Scale(process.id, wanted, reason), process)
+            for sharer, wanted in handover.shares(self.pool, self.facts, current).items():
+                self._scale(self.facts.processes[sharer], wanted)
+
+    def _scale(self, process: Process, wanted: int) -> None:
+        if process.id in self.touched or process.resize_refused:
+            return  # what does not fit is replaced
+        if process.scale_asked == wanted:
+            retry_at = process.scale_asked_at + SCALE_RETRY_SECONDS
+            self.draft.wake(retry_at)
+            if self.now < retry_at:
+                return
+        elif process.scale_asked is None and process.workers == wanted:
+            return
+        has = f"has {process.workers}" if process.workers else "its size was set by a former daemon"
+        reason = f"{self.pool.name} wants {wanted} workers, {has}"
+        if process.generation != self.pool.generation or wanted != self.pool.sizes[process.slot]:
+            reason = f"g{self.pool.generation} takes over one by one: {wanted} workers here, {has}"
+        self._do(act.Scale(process.id, wanted, reason), process)
 
     def _settle(self) -> None:
         pool = self.pool

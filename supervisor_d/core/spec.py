@@ -12,6 +12,7 @@ from typing import Any, Literal
 RestartWhen = Literal["always", "on-failure", "never"]
 Respawn = Literal["at-exit", "when-empty"]
 ReadyBy = Literal["exec", "driver"]
+OneByOne = Literal["auto", "always", "never"]
 Role = Literal["serve", "preflight", "canary"]
 """What a process is there for: to do the pool's work, or to try a new generation out (core/trial.py)."""
 
@@ -63,12 +64,14 @@ class RolloutPolicy:
     """How many processes a rollout may add and miss at a time, and how long a new one must stay ready.
 
     `canary`: whether a new generation is tried out first, where nobody reaches it (core/trial.py).
+    `one_by_one`: whether workers take over one at a time (core/handover.py): `auto` when memory is short.
     """
 
     max_surge: int = 1
     max_unavailable: int = 0
     min_ready_seconds: float = 0.0
     canary: bool = True
+    one_by_one: OneByOne = "auto"
 
 
 @dataclass(frozen=True, slots=True)
