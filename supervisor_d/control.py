@@ -12,13 +12,18 @@ from dataclasses import dataclass
 from supervisor_d import __version__
 from supervisor_d.api.service import Caller
 from supervisor_d.api.wire import OperateRequest, Outcome, UpgradeAnswer
+from supervisor_d.core.intent import PoolIntent
 from supervisor_d.core.journal import Note
+from supervisor_d.core.memory import why_short
 from supervisor_d.core.snapshot import DaemonView, Entry, Snapshot, Usage
 from supervisor_d.core.view import Sources, snapshot
 from supervisor_d.errors import NotPermittedError, UnknownNameError
+from supervisor_d.runtime.cgroups import own_cgroup
+from supervisor_d.runtime.deploying import may_go_one_by_one
 from supervisor_d.runtime.journal import Journal, Subscription
 from supervisor_d.runtime.linux import LinuxHost
 from supervisor_d.runtime.listeners import Listeners
+from supervisor_d.runtime.memory import available_bytes
 from supervisor_d.runtime.operations import Operations
 from supervisor_d.runtime.places import Places
 from supervisor_d.runtime.samples import Sampler
@@ -76,6 +81,20 @@ class Control:
         pids = {p.id: p.pid for p in self._parts.supervisor.observed.processes() if p.pid is not None and not p.ended}
         self._usages = await self._parts.sampler.sample(pids)
         self._sampled_at = time.monotonic()
+
+    async def short_of_memory(self, rolling: Mapping[str, PoolIntent]) -> Mapping[str, str]:
+        """Why there is no memory for two generations of a pool, of those of which that is so (core/memory.py)."""
+        asked = [name for name, pool in rolling.items() if may_go_one_by_one(pool)]
+        if asked:
+            await self.sampled(within_seconds=FRESH_SECONDS)
+        available = available_bytes(own_cgroup()) if asked else 0
+        used = {name: self._used_bytes(name) for name in asked}
+        return {name: why for name in asked if (why := why_short(used[name], available))}
+
+    def _used_bytes(self, pool: str) -> int:
+        serving = self._parts.supervisor.observed.pool(pool).serving
+        usages = [self._usages[process.id] for process in serving if process.id in self._usages]
+        return sum(usage.rss_bytes if usage.pss_bytes is None else usage.pss_bytes for usage in usages)
 
     def snapshot(self) -> Snapshot:
         parts, supervisor = self._parts, self._parts.supervisor

@@ -41,7 +41,7 @@ from supervisor_d.core.aftercare import is_waiting
 from supervisor_d.core.change import PoolChange
 from supervisor_d.core.config_spec import Config, DaemonSpec
 from supervisor_d.core.events import Event
-from supervisor_d.core.intent import Intent
+from supervisor_d.core.intent import Intent, PoolIntent
 from supervisor_d.core.journal import Note
 from supervisor_d.core.process import pool_and_generation
 from supervisor_d.core.spec import PoolSpec
@@ -208,7 +208,9 @@ class Daemon:
             self._listeners.fds_of,
             restorer.restore,
         )
-        self._operations = Operations(self._supervisor, self._listeners, self._load, _compare, self._accepted)
+        self._operations = Operations(
+            self._supervisor, self._listeners, self._load, _compare, self._accepted, self._short
+        )
         self._sampler = Sampler()
         self._herald = Herald(self._notifier, self._supervisor)
         self._control = Control(
@@ -328,6 +330,9 @@ class Daemon:
             self._spec = config.daemon
         if config.digest != self._figures.config_digest:
             self._note("config-differs", "the file is not the config that was accepted: `reload` applies it")
+
+    async def _short(self, rolling: Mapping[str, PoolIntent]) -> Mapping[str, str]:
+        return await self._control.short_of_memory(rolling)
 
     def _accepted(self, loaded: LoadedConfig) -> None:
         """A reload made another config the one that rules."""

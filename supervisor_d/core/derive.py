@@ -68,9 +68,10 @@ def _rollout(pool: PoolIntent, version: Version, kinds: Kinds) -> Rollout | None
         return None
     if kinds.traits_of(version.spec).oneshot and not record.label:
         return None
-    policy = version.spec.rollout.one_by_one
-    one_by_one = policy == "always" or (policy == "auto" and record.short_of_memory != "")
-    return Rollout(record.from_generation, record.to_generation, record.reason, record.began_at, one_by_one)
+    policy, why = version.spec.rollout.one_by_one, record.short_of_memory
+    one_by_one = policy == "always" or (policy == "auto" and why != "")
+    reason = f"{record.reason}; one by one: {why}" if one_by_one and why else record.reason
+    return Rollout(record.from_generation, record.to_generation, reason, record.began_at, one_by_one)
 
 
 def _trial(pool: PoolIntent, intent: Intent, kinds: Kinds) -> Trial | None:

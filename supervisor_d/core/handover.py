@@ -38,7 +38,7 @@ def first_size(pool: DesiredPool, facts: PoolFacts, slot: int) -> int:
 
 def has_taken_over(pool: DesiredPool, process: Process) -> bool:
     """Whether a process has all the workers that its slot wants, and not only some of them."""
-    return not is_one_by_one(pool) or _has(process, pool.sizes[process.slot]) >= pool.sizes[process.slot]
+    return not is_one_by_one(pool) or process.workers >= pool.sizes[process.slot]
 
 
 def shares(pool: DesiredPool, facts: PoolFacts, new: Process) -> Mapping[str, int]:
@@ -46,7 +46,7 @@ def shares(pool: DesiredPool, facts: PoolFacts, new: Process) -> Mapping[str, in
     slot's whole size for the current one alone, when there is no other."""
     wanted = pool.sizes[new.slot]
     old = _old(pool, facts, new.slot) if is_one_by_one(pool) else None
-    if old is None or old is new:
+    if old is None or old is new or old.resize_refused:
         return {new.id: wanted}
     olds = _has(old, wanted)
     news = max(_has(new, 1), min(wanted, wanted + 1 - olds))

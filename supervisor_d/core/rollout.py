@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from supervisor_d.core.desired import DesiredPool
+from supervisor_d.core.handover import has_taken_over
 from supervisor_d.core.observed import PoolFacts
 from supervisor_d.core.process import Process, State
 
@@ -58,7 +59,8 @@ def complete(desired: DesiredPool, facts: PoolFacts, now: float) -> bool:
     if desired.policy.traits.oneshot:
         return False
     waited = desired.rollout_policy.min_ready_seconds
-    current = {p.slot for p in facts.serving if p.generation == desired.generation and settled(p, waited, now)}
+    whole = (p for p in facts.serving if p.slot < len(desired.sizes) and has_taken_over(desired, p))
+    current = {p.slot for p in whole if p.generation == desired.generation and settled(p, waited, now)}
     others_live = any(p.live and p.generation != desired.generation for p in facts.serving)
     return not others_live and current | finished_slots(desired, facts) >= set(range(len(desired.sizes)))
 

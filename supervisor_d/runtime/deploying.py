@@ -43,6 +43,14 @@ def refuse_rollback(intent: Intent, names: tuple[str, ...], *, everything: bool)
     return able
 
 
+def may_go_one_by_one(pool: PoolIntent) -> bool:
+    """Whether its workers can change places one at a time, if memory is short: several, in one process."""
+    spec = pool.wanted.spec
+    sizes = PROGRAMS[spec.program].sizes(spec, pool.wanted_workers)
+    in_place = _traits(pool).scale_in_place and len(sizes) == 1 and sizes[0] > 1
+    return in_place and spec.rollout.one_by_one == "auto"
+
+
 def _stuck(pool: PoolIntent) -> str:
     """Why a pool cannot be rolled back; empty when it can."""
     if pool.previous is not None or pool.former is not None:

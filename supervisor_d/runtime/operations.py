@@ -14,7 +14,7 @@ from typing import Protocol
 from supervisor_d.core import events as ev
 from supervisor_d.core import intent as intents
 from supervisor_d.core.change import PoolChange
-from supervisor_d.core.intent import Intent
+from supervisor_d.core.intent import Intent, PoolIntent
 from supervisor_d.core.journal import Note
 from supervisor_d.core.outcome import Outcome
 from supervisor_d.core.spec import PoolSpec
@@ -40,7 +40,13 @@ class LoadedConfig(Protocol):
 
 
 Load = Callable[[], Awaitable[LoadedConfig]]
+ShortOfMemory = Callable[[Mapping[str, PoolIntent]], Awaitable[Mapping[str, str]]]
+"""Why there is no memory for two generations at once, of those among these pools of which that is so."""
 Compare = Callable[[Mapping[str, PoolSpec], Mapping[str, PoolSpec]], tuple[PoolChange, ...]]
+
+
+async def _never_short(_: Mapping[str, PoolIntent]) -> Mapping[str, str]:
+    return {}
 
 
 class Operations:
@@ -53,6 +59,7 @@ class Operations:
         load: Load,
         compare: Compare,
         accepted: Callable[[LoadedConfig], None] = lambda _: None,
+        short_of_memory: ShortOfMemory = _never_short,
     ) -> None:
         """`accepted` is told of each config that a reload made the one that rules."""
         self._supervisor = supervisor
@@ -60,6 +67,7 @@ class Operations:
         self._load = load
         self._compare = compare
         self._accepted = accepted
+        self._short_of_memory = short_of_memory
         self._reloading = asyncio.Lock()
 
     async def diff(self) -> Outcome:
@@ -72,8 +80,8 @@ class Operations:
         async with self._reloading:
             self._refuse_while_stopping()
             loaded = await self._load()
-            changes = self._changes(loaded)
-            self._take(loaded, self._accept(loaded, changes, self._supervisor.host.now()))
+            changes, now = self._changes(loaded), self._supervisor.host.now()
+            self._take(loaded, await self._with_memory(lambda: self._accept(loaded, changes, now), now))
             touched = self._touched(changes)
             self._note("reload", "", who, ", ".join(f"{c.change} {c.pool}" for c in touched) or "nothing changed")
         goals = self._goals(touched)
@@ -89,9 +97,12 @@ class Operations:
             label = label or time.strftime("%Y-%m-%dT%H:%M:%S")
             loaded = await self._load()
             changes, now = self._changes(loaded), self._supervisor.host.now()
-            accepted = self._accept(loaded, changes, now)
-            members, once = members_of_deploy(accepted, pools)
-            self._take(loaded, intents.deploy(accepted, members, once, label, now))
+            members, once = members_of_deploy(self._accept(loaded, changes, now), pools)
+
+            def begun() -> Intent:
+                return intents.deploy(self._accept(loaded, changes, now), members, once, label, now)
+
+            self._take(loaded, await self._with_memory(begun, now))
             touched = self._touched(changes)
             self._clear_failures(members)
             self._note("deploy", "", who, f"{label}: {', '.join(members)}")
@@ -102,9 +113,10 @@ class Operations:
     async def rollback(self, who: str, pools: tuple[str, ...], wait_seconds: float) -> Outcome:
         """Go back to what ruled before the last rollout that succeeded; give up one that is under way."""
         names = refuse_rollback(self._supervisor.intent, self._known(pools), everything=not pools)
-        before = self._supervisor.intent.pools
+        before, now = self._supervisor.intent.pools, self._supervisor.host.now()
         given_up = [name for name in names if before[name].previous is not None]
-        intent = intents.rollback(self._supervisor.intent, names, self._supervisor.host.now(), f"rollback by {who}")
+        reason = f"rollback by {who}"
+        intent = await self._with_memory(lambda: intents.rollback(self._supervisor.intent, names, now, reason), now)
         prepared = self._listeners.prepare({name: pool.wanted.spec for name, pool in intent.pools.items()})
         self._change_with(intent, prepared)
         self._clear_failures(names)
@@ -117,6 +129,16 @@ class Operations:
         why = _why(changes, "its config changed")
         accepted = intents.accept(self._supervisor.intent, loaded.pools, now, reason=why)
         return intents.with_starts_at_once(accepted, loaded.starts_at_once)
+
+    async def _with_memory(self, make: Callable[[], Intent], now: float) -> Intent:
+        """What `make` makes, with the reasons why some of the rollouts that begin now must go one by one.
+
+        It is made anew once the reasons are known: others may have decided something meanwhile.
+        """
+        pools = make().pools.items()
+        rolling = {n: p for n, p in pools if p.previous is not None and p.rollout and p.rollout.began_at == now}
+        short = await self._short_of_memory(rolling)
+        return intents.short_of_memory(make(), short, now)
 
     def _take(self, loaded: LoadedConfig, intent: Intent) -> None:
         """Make a config rule, under that intent: its sockets are bound before, and closed again when it cannot."""
@@ -184,7 +206,8 @@ class Operations:
         """Replace the pools' processes by a rollout of the same spec; stopped pools are started."""
         names = self._known(pools)
         self._clear_failures(names)
-        intent = intents.restart(self._supervisor.intent, names, self._supervisor.host.now(), f"restart by {who}")
+        now, reason = self._supervisor.host.now(), f"restart by {who}"
+        intent = await self._with_memory(lambda: intents.restart(self._supervisor.intent, names, now, reason), now)
         self._change(intents.start(intent, names))
         for name in names:
             self._note("restart", name, who, "asked to restart")

@@ -11,7 +11,7 @@ from supervisor_d.core.actions import ConcludeRollout, PassGate
 from supervisor_d.core.derive import Kinds, derive
 from supervisor_d.core.desired import Desired, Rollout
 from supervisor_d.core.intent import Intent
-from supervisor_d.core.spec import PoolSpec, Role, Traits
+from supervisor_d.core.spec import OneByOne, PoolSpec, Role, RolloutPolicy, Traits
 
 WEB1 = PoolSpec("web", "command", 2, None, digest="one")
 WEB2 = replace(WEB1, digest="two", workers=3)
@@ -36,6 +36,26 @@ class TestWithoutGates:
         desired = self.derived(intents.scale(rolling, "web", 3)).pools["web"]
         assert (desired.generation, desired.sizes, desired.running) == (2, (1, 1, 1), True)
         assert desired.rollout == Rollout(1, 2, "changed: app", 5.0)
+
+    @pytest.mark.parametrize(
+        ("policy", "short", "expected"),
+        [
+            ("auto", "", False),
+            ("auto", "too little", True),
+            ("always", "", True),
+            ("never", "too little", False),
+        ],
+    )
+    def test_one_by_one_if_asked_for_or_if_memory_is_short(self, policy: OneByOne, short: str, expected: bool) -> None:
+        new = replace(WEB2, rollout=RolloutPolicy(one_by_one=policy))
+        intent = intents.short_of_memory(accepted(new, after=accepted(WEB1), now=5.0), {"web": short, "gone": "x"}, 5.0)
+        rollout = self.derived(intent).pools["web"].rollout
+        assert rollout is not None
+        assert rollout.one_by_one is expected
+        assert ("one by one: too little" in rollout.reason) is (policy == "auto" and expected)
+
+    def test_memory_is_asked_for_when_a_rollout_begins(self, rolling: Intent) -> None:
+        assert intents.short_of_memory(rolling, {"web": "too little"}, 6.0) == rolling
 
     def test_a_oneshot_is_never_rolled_back(self, rolling: Intent) -> None:
         assert self.derived(rolling, Traits(oneshot=True)).pools["web"].rollout is None

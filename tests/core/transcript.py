@@ -107,10 +107,10 @@ class Transcript:
         changed = replace(self.desired.pools[name], **changes)
         self.desired = replace(self.desired, pools={**self.desired.pools, name: changed})
 
-    def rolls(self, name: str, to: int, **changes: Any) -> None:
+    def rolls(self, name: str, to: int, *, one_by_one: bool = False, **changes: Any) -> None:
         """A rollout begins."""
         old = self.desired.pools[name].generation
-        self.wants(name, generation=to, rollout=Rollout(old, to, "test", self.now), **changes)
+        self.wants(name, generation=to, rollout=Rollout(old, to, "test", self.now, one_by_one), **changes)
 
     def wants_all(self, **changes: Any) -> None:
         """Another desire of every pool."""
@@ -128,7 +128,8 @@ class Transcript:
             for action in made:
                 self._perform(action)
             done.extend(made)
-        assert [said(action) for action in done] == list(expected)
+        found = [said(action) for action in done]
+        assert found == list(expected), found
         self.reasons = [action.reason for action in done]
 
     def _perform(self, action: act.Action) -> None:

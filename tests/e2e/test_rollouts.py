@@ -237,3 +237,26 @@ async def test_the_daemon_may_die_at_any_gate() -> None:
 def _release_of(daemon: Daemon, pool: str) -> str:
     pids = list(daemon.pids(pool).values())
     return Path(f"/proc/{pids[0]}/cwd").resolve().name if len(pids) == 1 else ""
+
+
+async def test_one_by_one_no_request_fails_and_there_are_never_two_masters_full_of_workers() -> None:
+    site = Site(rollout={"min_ready": "300ms", "one_by_one": "always", "canary": False}, workers=3)
+    most = 0
+    with site.daemon as daemon:
+        daemon.wait_running("web", "jobs")
+        async with Load(site.port) as load:
+            await eventually(lambda: b"r1" in load.bodies, 10, "r1")
+            site.release("r2", "good")
+            begun = daemon.cli_begin("reload", "-c", str(daemon.config))
+            while begun.poll() is None:
+                most = max(most, sum(len(procs.children(pid)) for pid in daemon.pids("web").values()))
+                await asyncio.sleep(0)
+            await eventually(
+                lambda: daemon.pool("web").generation == 2 and len(daemon.pids("web")) == 1, 20, "g2 alone"
+            )
+            await eventually(lambda: b"r2" in load.bodies, 10, "r2")
+        assert (begun.returncode, load.failed) == (0, [])
+        assert most == 4
+        scaled = [entry.subject.partition("@")[2][:2] for entry in daemon.events(pool="web") if entry.name == "scale"]
+        assert scaled == ["g1", "g2", "g1", "g2"]
+        assert len(procs.children(daemon.pid_of("web"))) == 3

@@ -199,6 +199,16 @@ class Invariants:
     def _leftover(self, process: FakeProcess, action: act.Spawn) -> bool:
         return process.exit is not None and self.world.slot_of(process.id) == action.slot
 
+    def _workers_are_never_more_than_one_too_many(self, process_id: str, workers: int) -> None:
+        """One by one: what may run when this is done, the truth of every worker counted."""
+        world = self.world
+        pool = world.desired.pools[world.pool_of(process_id)]
+        if pool.rollout is None or not pool.rollout.one_by_one or pool.name not in self.guarded:
+            return
+        others = (p for p in world.serving(pool.name) if p.id != process_id and p.runs and not p.stop_asked)
+        most = sum(pool.sizes) + 1
+        assert workers + sum(p.workers for p in others) <= most, f"{process_id} gets {workers}: too many workers"
+
     def _trial_is_alone(self, action: act.Spawn) -> None:
         """One process is tried at a time, for a rollout that is under way, of a generation that nothing serves for."""
         world = self.world

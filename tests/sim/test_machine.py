@@ -50,6 +50,8 @@ ROLLOUTS = (
     RolloutPolicy(0, 1),
     RolloutPolicy(2, 1, 0.3),
     RolloutPolicy(0, 0),
+    RolloutPolicy(1, 0, 0.5, one_by_one="always"),
+    RolloutPolicy(1, 0, canary=False),
 )
 SECONDS = (0.0, 0.004, 0.013, 0.1, 0.35, 1.0, 3.0, 6.0, 20.0)
 CALM_SECONDS = 150.0

@@ -232,3 +232,18 @@ def test_policies_take_hold_without_touching_anything() -> None:
     world.reload_with(spec)
     world.advance(5.0)
     assert ids(world) == before
+
+
+def test_one_by_one_there_are_never_fewer_workers_and_never_two_more() -> None:
+    policy = RolloutPolicy(1, 0, 0.5, one_by_one="always")
+    world = World(make_spec("web", "inplace", 4, rollout=policy))
+    world.advance(5.0)
+    world.reload_with(make_spec("web", "inplace", 4, rollout=policy))
+    seen = set()
+    while world.intent.pools["web"].previous is not None:
+        world.advance(0.01)
+        running = [p for p in world.serving("web") if p.runs and not p.stop_asked]
+        serving = sum(p.workers or 0 for p in running if p.serves(world.now))
+        assert 4 <= serving <= sum(p.workers or 0 for p in running) <= 5
+        seen.add(tuple(p.workers for p in running))
+    assert {(4,), (4, 1), (3, 1), (3, 2), (2, 2), (2, 3), (1, 3), (1, 4)} <= seen
