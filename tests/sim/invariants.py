@@ -207,7 +207,7 @@ class Invariants:
             return
         others = (p for p in world.serving(pool.name) if p.id != process_id and p.runs and not p.stop_asked)
         most = sum(pool.sizes) + 1
-        assert workers + sum(p.workers for p in others) <= most, f"{process_id} gets {workers}: too many workers"
+        assert workers + sum(p.workers or 0 for p in others) <= most, f"{process_id} gets {workers}: too many workers"
 
     def _trial_is_alone(self, action: act.Spawn) -> None:
         """One process is tried at a time, for a rollout that is under way, of a generation that nothing serves for."""
