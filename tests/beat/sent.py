@@ -22,7 +22,7 @@ from datetime import timedelta
 from celery import Celery
 from celery.signals import before_task_publish
 
-app = Celery("shop", broker=f"redis://{{os.environ.get('BROKER_HOST', '127.0.0.1')}}:{{os.environ['BROKER_PORT']}}/0")
+app = Celery("shop", broker=f"redis://127.0.0.1:{{os.environ['BROKER_PORT']}}/0")
 app.conf.beat_schedule = {{
     "tick": {{"task": "shop.tick", "schedule": {PERIOD_SECONDS}}},
     "hourly": {{"task": "shop.hourly", "schedule": 3600.0, "last_run_at": app.now() - timedelta(hours=2)}},
