@@ -16,7 +16,7 @@ py := .venv/bin/python
 # Runs the suite, reaps its orphans, and fails when a process is left behind.
 pytest := $(py) -m tests.support.reaper $(py) -m pytest
 
-.PHONY: help setup tools run test test-fast chaos lossless systemd-257 coverage-core lint format bench test-matrix lock clean
+.PHONY: help setup tools run test test-fast chaos lossless systemd-257 conformance coverage-core lint format bench test-matrix lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ lossless: setup ## every action under load in its full dose, about an hour; the 
 
 systemd-257: setup ## tests/systemd in a root of Debian 13 instead of this machine's (made once, in ~/.cache; root only)
 	@root=$$(scripts/ensure-debian-root trixie) && SUPERVISOR_D_BOX_ROOT="$$root" $(pytest) tests/systemd $(PYTEST_ARGS)
+
+conformance: setup ## the Celery agent's tests beside the newest Celery 5.6 and 5.7, in environments of their own
+	@scripts/conformance $(PYTEST_ARGS)
 
 coverage-core: setup ## the pure tests alone must cover every branch of the core
 	@$(pytest) -q tests/core --cov=supervisor_d/core --cov-branch --cov-report=
