@@ -13,7 +13,7 @@ from tests.support.dose import FULL, dose, report
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(1500 if FULL else 180)]
 
 
-@pytest.mark.parametrize("shape", ["sync", "gthread", "asgi"])
+@pytest.mark.parametrize("shape", ["gthread", *(["sync", "asgi"] if FULL else [])])
 def test_scales_up_and_down(shape: str) -> None:
     times = dose(4, 50)
     with Website(shape) as site:
