@@ -38,7 +38,7 @@ test-fast: setup ## the tests that start no long-lived process: seconds
 
 chaos: setup ## every fault in its full dose, about half an hour; the table goes to docs/crash-only.md
 	@rm -f .chaos.jsonl
-	@SUPERVISOR_D_DOSE=full SUPERVISOR_D_RESULTS=$(CURDIR)/.chaos.jsonl $(pytest) tests/faults $(PYTEST_ARGS)
+	@SUPERVISOR_D_DOSE=full SUPERVISOR_D_RESULTS=$(CURDIR)/.chaos.jsonl $(pytest) tests/faults tests/systemd/test_life.py $(PYTEST_ARGS)
 	@$(py) -m tests.support.report .chaos.jsonl docs/crash-only.md
 
 lossless: setup ## every action under load in its full dose, about an hour; the table goes to docs/lossless.md

@@ -178,8 +178,10 @@ class Daemon:
         if self._config is None and saved is not None and saved.daemon is not None:
             self._open_door(saved.daemon)
         adoptions = await self._adopt()
-        if self._scope_wanted and not (self._scope and self._host.enter_scope()):
-            self._note("scope-refused", "processes live in the daemon's own cgroup; see docs/systemd.md")
+        # A scope that lives can wait for the zygote, which joins it anyway when it is first needed.
+        later = bool(adoptions and self._scope and self._scope.lives())
+        if not later:
+            self._enter_scope()
         if adoptions and saved is not None:
             self._take_over(saved, adoptions)
             self._figures.adopted_total = len(adoptions)
@@ -189,6 +191,12 @@ class Daemon:
         else:
             await self._accept(saved, adoptions)
             await self._serve(self._rules)
+        if later:
+            asyncio.get_running_loop().call_soon(self._enter_scope)  # once it is ready
+
+    def _enter_scope(self) -> None:
+        if self._scope_wanted and not (self._scope and self._host.enter_scope()):
+            self._note("scope-refused", "processes live in the daemon's own cgroup; see docs/systemd.md")
 
     def _build(self) -> None:
         loop = asyncio.get_running_loop()

@@ -17,7 +17,9 @@ LOG_ROOT = "/var/log"
 PLAIN_ENVIRON = {"XDG_RUNTIME_DIR": RUNTIME_ROOT, "XDG_STATE_HOME": STATE_ROOT}
 """So that a plain user's daemon has its directories where root's has them: no session, no home is needed."""
 _SWEEP = """/bin/sh -c 'case $$SERVICE_RESULT in success|timeout) exec "$$@";; esac' sh"""
-"""A shell, since this is run after every death of the daemon, and before its restart: milliseconds, not a Python."""
+"""A shell, since this is run after every death of the daemon, and before its restart: milliseconds, not a Python.  For
+root with `+`, which makes no sandbox for it: that takes longer than the shell.  A plain user's must not become root.
+"""
 _IS_STOPPED = """+/bin/sh -c 'test "$$(systemctl show --value -pActiveState -pJob "$$0" | tr -d "0\\n")" = inactive'"""
 """Not active, and no job that would make it so.  Asked as root: there may be no message bus for a plain user."""
 _HOMES = ("/home/", "/root/", "/run/user/")
@@ -62,7 +64,7 @@ def service(facts: UnitFacts) -> str:
         "# Comes back when the reload is over; its exit code is the reload's.",
         f"ExecReload={ours} reload {config}",
         *_whose(facts),
-        f"ExecStopPost={_SWEEP} {_ours_sweep(facts)}",
+        f"ExecStopPost={'' if facts.user else '+'}{_SWEEP} {_ours_sweep(facts)}",
         "Restart=always",
         "RestartSec=50ms",
         "# 78: the config is wrong; 75: another daemon runs. Trying again would not help.",

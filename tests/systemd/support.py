@@ -18,6 +18,7 @@ import msgspec
 import yaml
 
 from supervisor_d.api.client import Client
+from supervisor_d.cli import units
 from supervisor_d.core.snapshot import Snapshot
 from supervisor_d.errors import SupervisorError
 from tests.support import procs
@@ -127,10 +128,29 @@ class Service:
         user = ("--user", self._user) if self._user else ()
         written = ("--writable", f"{self.inner}/work", "--write", UNITS, "--name", self.name)
         self.ours("install-unit", *written, *user, *options)
+        self._installed(drop_in)
+
+    def write_units(self, drop_in: str = "") -> None:
+        """Write the same units from here, which takes a second less."""
+        log_dir = f"/var/lib/{self.name}/log" if self._user else f"/var/log/{self.name}"
+        facts = units.UnitFacts(
+            self.python, self.config, f"/run/{self.name}", f"/var/lib/{self.name}", log_dir,
+            user=self._user, writable=(f"{self.inner}/work",),
+        )  # fmt: skip
+        self._write(self.unit, units.service(facts))
+        if self._user:
+            self._write(f"{self.name}-sweep.service", units.sweeper(facts, self.name))
+        self._installed(drop_in)
+
+    def _installed(self, drop_in: str) -> None:
         if drop_in:
-            where = f"{UNITS}/{self.unit}.d"
-            self.box.must("sh", "-c", f'mkdir -p {where} && printf "%b" "$1" >{where}/test.conf', "sh", drop_in)
+            self._write(f"{self.unit}.d/test.conf", drop_in)
         self.box.must("systemctl", "daemon-reload")
+
+    def _write(self, name: str, text: str) -> None:
+        path = Path(f"/proc/{self.box.leader}/root{UNITS}/{name}")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
 
     # commands
 
@@ -195,6 +215,11 @@ class Service:
             if self.inner in line and "nsenter" not in line:
                 found[inside(process.pid)] = line
         return found
+
+    def listening(self, port: int) -> list[str]:
+        """The inodes of the sockets that listen on a port in the box."""
+        rows = [line.split() for line in self.box.must("cat", "/proc/net/tcp").splitlines()[1:]]
+        return [row[9] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")]
 
     def wait_nothing_left(self, seconds: float = 10.0) -> None:
         """`systemctl stop` waits for the service; its scope, stopped with it, may take a moment more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.support.programs import Notes
 from tests.support.waiting import wait_for
-from tests.systemd.support import HANG_SIGNAL, PYTHON, Machine, Service
+from tests.systemd.support import HANG_SIGNAL, PYTHON, UNITS, Machine, Service
 
 pytestmark = [
     pytest.mark.real,
@@ -56,7 +57,7 @@ def stubborn(service: Service, **more: object) -> dict[str, object]:
 
 def start(service: Service, pools: Mapping[str, object], drop_in: str = "") -> dict[int, str]:
     service.configure(pools)
-    service.install(drop_in=drop_in)
+    service.write_units(drop_in)
     service.must("start")
     service.wait_running(*pools)
     return service.all_pids()
@@ -75,7 +76,7 @@ def test_a_stop_ends_what_ignores_term_and_what_escaped(service: Service) -> Non
 
 
 def test_a_slow_stop_gets_the_time_it_needs(service: Service) -> None:
-    start(service, {"one": stubborn(service, stop="TERM 5s, KILL")}, "[Service]\nTimeoutStopSec=2\n")
+    start(service, {"one": stubborn(service, stop="TERM 3s, KILL")}, "[Service]\nTimeoutStopSec=1\n")
     service.must("stop")
     assert service.shown("Result") == "success"
     assert service.left() == {}
@@ -95,7 +96,7 @@ def test_death_and_kill_leave_workers_and_the_next_daemon_adopts(service: Servic
 
 
 def test_a_stop_while_the_daemon_hangs_leaves_nothing(service: Service) -> None:
-    start(service, {"one": stubborn(service)}, "[Service]\nTimeoutStopSec=4\nWatchdogSec=0\n")
+    start(service, {"one": stubborn(service)}, "[Service]\nTimeoutStopSec=1\nWatchdogSec=0\n")
     service.kill(service.main, HANG_SIGNAL)
     service.systemctl("stop", timeout=90)
     assert service.shown("Result") == "timeout"
@@ -120,7 +121,7 @@ def test_sockets_outlive_daemon_shims_and_workers_at_once(service: Service) -> N
     web = {"program": "gunicorn", "app": "app", "bind": ["127.0.0.1:8101", f"unix:{path}"], "workers": 1}
     own = {"user": USER, "cwd": service.inner, "python": service.python}
     start(service, {"web": {**web, **own}}, "[Service]\nRestartSec=1s\n")
-    inodes, file = listening(service, 8101), (service.directory / "work" / "web.sock").stat().st_ino
+    inodes, file = service.listening(8101), (service.directory / "work" / "web.sock").stat().st_ino
     restarts = int(service.shown("NRestarts"))
     if service.in_scope:
         service.box.must("systemctl", "kill", "-s", "KILL", service.scope)
@@ -128,12 +129,12 @@ def test_sockets_outlive_daemon_shims_and_workers_at_once(service: Service) -> N
     wait_for(lambda: not service.all_pids(), 20, "everything to be dead")
     assert get(service, "8101") == "200"  # it waits in the queue until the next daemon has started the next worker
     service.wait_restarted(restarts)
-    assert listening(service, 8101) == inodes
+    assert service.listening(8101) == inodes
     assert get(service, path) == "200"
     assert (service.directory / "work" / "web.sock").stat().st_ino == file
     service.must("stop")
     assert not (service.directory / "work" / "web.sock").exists()
-    assert listening(service, 8101) == []
+    assert service.listening(8101) == []
 
 
 def test_systemd_binds_and_starts_at_the_first_connection(service: Service) -> None:
@@ -145,20 +146,20 @@ def test_systemd_binds_and_starts_at_the_first_connection(service: Service) -> N
     service.install("--with-socket")
     service.box.must("systemctl", "start", f"{service.name}.socket")
     assert service.active() == "inactive"
-    inodes, file = listening(service, 81), (service.directory / "work" / "web.sock").stat().st_ino
+    inodes, file = service.listening(81), (service.directory / "work" / "web.sock").stat().st_ino
     assert get(service, "81") == "200"
     service.wait_running("web")
     assert get(service, path) == "200"
-    assert listening(service, 81) == inodes
+    assert service.listening(81) == inodes
     restarts = int(service.shown("NRestarts"))
     service.kill(service.main, "KILL")
     service.wait_restarted(restarts)
     service.ours("upgrade")
-    assert (listening(service, 81), get(service, "81")) == (inodes, "200")
+    assert (service.listening(81), get(service, "81")) == (inodes, "200")
     service.must("stop")
     assert service.left() == {}
     # systemd's own sockets, and their files, stay: the next connection starts the service again.
-    assert listening(service, 81) == inodes
+    assert service.listening(81) == inodes
     assert (service.directory / "work" / "web.sock").stat().st_ino == file
     assert get(service, path) == "200"
 
@@ -177,22 +178,26 @@ def test_an_empty_scope_is_made_again(machine: Machine) -> None:
 
 
 def test_units_are_right_to_systemd(service: Service) -> None:
+    """What the command makes is what the other tests here run, and this systemd has nothing to say about it."""
     service.configure({"one": {"program": "command", "command": ["sleep", "600"], "user": USER}})
+    names = [service.unit, *([] if service.in_scope else [f"{service.name}-sweep.service"])]
+    service.write_units()
+    ours = [service.box.must("cat", f"{UNITS}/{name}") for name in names]
     service.install()
-    done = service.box.run("systemd-analyze", "verify", service.unit)
+    assert [service.box.must("cat", f"{UNITS}/{name}") for name in names] == ours
+    done = service.box.run("systemd-analyze", "verify", *names)
     told = [line for line in (done.stdout + done.stderr).splitlines() if service.name in line]
     assert told == []
+    for name in names:
+        text = service.box.run("systemd-analyze", "security", "--offline=true", "--no-pager", f"{UNITS}/{name}").stdout
+        level = re.search(r"Overall exposure level for \S+: ([0-9.]+)", text)
+        assert level is not None, text
+        assert float(level[1]) <= (3.0 if service.in_scope else 2.0)
 
 
 def get(service: Service, address: str) -> str:
     """The status of one request in the box."""
     return service.box.must(service.python, "-I", "-S", "-c", GET, address).strip()
-
-
-def listening(service: Service, port: int) -> list[str]:
-    """The inodes of the sockets that listen on a port in the box."""
-    rows = [line.split() for line in service.box.must("cat", "/proc/net/tcp").splitlines()[1:]]
-    return [row[9] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")]
 
 
 def test_each_process_has_a_cgroup_of_its_own(service: Service) -> None:
