@@ -32,6 +32,8 @@ HANG_SIGNAL = "USR2"
 UNITS = "/etc/systemd/system"
 POOL_SECONDS = 40.0
 
+_OWN = ("-m supervisor_d ", "/supervisor_d/shim/zygote.py", "/bin/echo rehearsal")
+"""In the command lines of the daemon, of its commands, of the zygote and the shims, and of the zygote's rehearsal."""
 _HANG = """
 
 def _hang(*_: object) -> None:
@@ -205,7 +207,7 @@ class Service:
     def all_pids(self) -> dict[int, str]:
         """Every process of the service but the daemon and its zygote, wherever it lives."""
         found = {**self.box.members(f"system.slice/{self.unit}"), **self.box.members(f"system.slice/{self.scope}")}
-        return {pid: line for pid, line in found.items() if "supervisor_d" not in line and "zygote" not in line}
+        return {pid: line for pid, line in found.items() if line and not any(own in line for own in _OWN)}
 
     def left(self) -> dict[int, str]:
         """Whatever is left of the service, in its cgroups or by its directory."""

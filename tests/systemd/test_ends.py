@@ -96,7 +96,7 @@ def test_death_and_kill_leave_workers_and_the_next_daemon_adopts(service: Servic
 
 
 def test_a_stop_while_the_daemon_hangs_leaves_nothing(service: Service) -> None:
-    start(service, {"one": stubborn(service)}, "[Service]\nTimeoutStopSec=1\nWatchdogSec=0\n")
+    start(service, {"one": stubborn(service)}, "[Service]\nTimeoutStopSec=4\nWatchdogSec=0\n")
     service.kill(service.main, HANG_SIGNAL)
     service.systemctl("stop", timeout=90)
     assert service.shown("Result") == "timeout"
