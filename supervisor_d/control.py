@@ -15,9 +15,10 @@ from supervisor_d.api.wire import OperateRequest, Outcome, UpgradeAnswer
 from supervisor_d.core.intent import PoolIntent
 from supervisor_d.core.journal import Note
 from supervisor_d.core.memory import why_short
-from supervisor_d.core.snapshot import DaemonView, Entry, Snapshot, Usage
+from supervisor_d.core.snapshot import DaemonView, Entry, Serving, Snapshot, Traffic, Usage
 from supervisor_d.core.view import Sources, snapshot
 from supervisor_d.errors import NotPermittedError, UnknownNameError
+from supervisor_d.runtime.attendants import Attendants
 from supervisor_d.runtime.cgroups import own_cgroup
 from supervisor_d.runtime.deploying import may_go_one_by_one
 from supervisor_d.runtime.journal import Journal, Subscription
@@ -58,6 +59,16 @@ class Parts:
     places: Places
     figures: Figures
     succession: Succession
+    attendants: Attendants
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Figures of requests: by process, by pool, and the queues of listeners by pool."""
+
+    serving: Mapping[str, Serving]
+    traffic: Mapping[str, Traffic]
+    backlogs: Mapping[str, int]
 
 
 class Control:
@@ -67,6 +78,8 @@ class Control:
         self._parts = parts
         self._usages: Mapping[str, Usage] = {}
         self._sampled_at = float("-inf")
+        self._served = Served({}, {}, {})
+        self._served_at = float("-inf")
         self._sampling: asyncio.Task[None] | None = None
 
     async def sampled(self, *, within_seconds: float = STALE_SECONDS) -> None:
@@ -96,8 +109,19 @@ class Control:
         usages = [self._usages[process.id] for process in serving if process.id in self._usages]
         return sum(usage.rss_bytes if usage.pss_bytes is None else usage.pss_bytes for usage in usages)
 
+    def _served_now(self) -> Served:
+        """Read when somebody looks, and at most once a second: some tens of microseconds for each process."""
+        if time.monotonic() - self._served_at > FRESH_SECONDS:
+            self._served_at = time.monotonic()
+            figures, listeners = self._parts.attendants.figures(), self._parts.listeners
+            waiting = {name: listeners.waiting(name) for name in self._parts.supervisor.intent.pools}
+            backlogs = {name: length for name, length in waiting.items() if length is not None}
+            self._served = Served(figures.serving, figures.traffic, backlogs)
+        return self._served
+
     def snapshot(self) -> Snapshot:
         parts, supervisor = self._parts, self._parts.supervisor
+        served = self._served_now()
         now = parts.host.now()
         sources = Sources(
             intent=supervisor.intent,
@@ -107,6 +131,9 @@ class Control:
             wall_offset_seconds=time.time() - now,
             usages=self._usages,
             listeners={name: parts.listeners.addresses(name) for name in supervisor.intent.pools},
+            serving=served.serving,
+            traffic=served.traffic,
+            backlogs=served.backlogs,
         )
         return snapshot(self._daemon(), sources)
 

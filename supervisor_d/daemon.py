@@ -204,7 +204,9 @@ class Daemon:
         self._store = StateStore(places.state_dir, places.runtime_dir)
         self._journal = Journal(places.state_dir / "history.jsonl", self._console.show)
         contexts = Contexts(places.runtime_dir)
-        self._attendants = Attendants(self._post, self._listeners.addresses, contexts.private_dir, self._tell)
+        self._attendants = Attendants(
+            self._post, self._listeners.addresses, contexts.private_dir, self._tell, self._listeners.listen_again
+        )
         restorer = Restorer(self._post, places.runtime_dir)
         self._host = LinuxHost(self._post, self._attendants.told, places.runtime_dir, places.log_dir, loop, self._scope)
         self._supervisor = Supervisor(
@@ -232,6 +234,7 @@ class Daemon:
                 places,
                 self._figures,
                 self.succession,
+                self._attendants,
             )
         )
         loop.set_exception_handler(self._unexpected)

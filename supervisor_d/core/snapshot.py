@@ -22,6 +22,33 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Serving:
+    """What a process with an agent serves at one instant, and how many requests it has served."""
+
+    in_flight: int
+    requests_total: int
+    oldest_request_seconds: float | None = None
+    """How long the longest-running request has been running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """The requests of a pool: now, and in all since the daemon began to look."""
+
+    requests_total: Mapping[str, int]
+    """By class of the answer, `2xx`; `none`: the client went away before there was one."""
+    duration_seconds_total: float
+    duration_bounds: tuple[float, ...]
+    duration_counts: tuple[int, ...]
+    """How many took no longer than each bound and longer than the one before; the last: longer than all."""
+    in_flight: int
+    oldest_request_seconds: float
+    """0 when there is none."""
+    workers: Mapping[str, int]
+    """By what they do: `booting`, `idle`, `busy`."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessView:
     """One process as people see it."""
 
@@ -43,6 +70,8 @@ class ProcessView:
     usage: Usage | None = None
     remark: str = ""
     """What the program says of itself: data, for people."""
+    serving: Serving | None = None
+    """None where no agent tells."""
     role: str = "serve"
     """`preflight` or `canary` for one that only tries a new generation out."""
 
@@ -94,6 +123,10 @@ class PoolView:
     worker_exits_total: Mapping[str, int]
     rollout: RolloutView | None = None
     rollouts_total: Mapping[str, int] = field(default_factory=dict)
+    traffic: Traffic | None = None
+    """None where no agent tells."""
+    backlog: int | None = None
+    """Connections that wait to be accepted, in all of its listeners; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)

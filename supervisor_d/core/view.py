@@ -15,7 +15,7 @@ The one word for a pool, the first that fits:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from supervisor_d.core.aftercare import is_left
 from supervisor_d.core.dependencies import waits_for
@@ -24,7 +24,17 @@ from supervisor_d.core.evolve import describe_exit
 from supervisor_d.core.intent import Intent, PoolIntent, RolloutRecord
 from supervisor_d.core.observed import Observed, PoolFacts, SlotFacts
 from supervisor_d.core.process import Process, State
-from supervisor_d.core.snapshot import DaemonView, PoolView, ProcessView, RolloutView, SlotView, Snapshot, Usage
+from supervisor_d.core.snapshot import (
+    DaemonView,
+    PoolView,
+    ProcessView,
+    RolloutView,
+    Serving,
+    SlotView,
+    Snapshot,
+    Traffic,
+    Usage,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,12 @@ class Sources:
     """By process id."""
     listeners: Mapping[str, tuple[str, ...]]
     """By pool: the addresses as bound, with the port that the kernel gave for port 0."""
+    serving: Mapping[str, Serving] = field(default_factory=dict)
+    """By process id."""
+    traffic: Mapping[str, Traffic] = field(default_factory=dict)
+    """By pool."""
+    backlogs: Mapping[str, int] = field(default_factory=dict)
+    """By pool."""
 
     def wall(self, instant: float) -> float:
         """Unix seconds of a monotonic instant."""
@@ -77,6 +93,8 @@ def pool_view(name: str, intent: PoolIntent, sources: Sources) -> PoolView:
         worker_exits_total=facts.worker_exits_total,
         rollout=None if intent.rollout is None else _rollout_view(intent.rollout, sources),
         rollouts_total=intent.rollouts_total,
+        traffic=sources.traffic.get(name),
+        backlog=sources.backlogs.get(name),
     )
 
 
@@ -101,6 +119,7 @@ def process_view(process: Process, sources: Sources) -> ProcessView:
         adopted=process.adopted,
         usage=sources.usages.get(process.id),
         remark=process.remark,
+        serving=sources.serving.get(process.id),
         role=process.role,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from supervisor_d.core.snapshot import Snapshot
@@ -22,6 +22,11 @@ class SnapshotCollector(Collector):
             yield self._metric(family)
 
     def _metric(self, family: Family) -> Metric:
+        if family.buckets is not None:
+            histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+            for labels, buckets in family.buckets(self._snapshot):
+                histogram.add_metric(labels, buckets.counts, buckets.total)
+            return histogram
         kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
         metric = kind(family.name, family.help, labels=family.labels)
         for values, value in family.series(self._snapshot):

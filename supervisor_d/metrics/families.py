@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
-from supervisor_d.core.snapshot import DaemonView, PoolView, ProcessView, Snapshot, Usage
+from supervisor_d.core.snapshot import DaemonView, PoolView, ProcessView, Snapshot, Traffic, Usage
 
 STATES = ("starting", "ready", "stopping", "killing", "exited")
 EXIT_KINDS = ("ok", "error", "signal", "oom", "unknown")
@@ -28,14 +29,24 @@ Series = Iterator[tuple[tuple[str, ...], float]]
 
 
 @dataclass(frozen=True, slots=True)
+class Buckets:
+    """A histogram's values: how many were no larger than each bound, the last one infinite, and the sum of all."""
+
+    counts: tuple[tuple[str, float], ...]
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """One metric: `series` gives its values in a snapshot."""
 
     name: str
-    kind: Literal["gauge", "counter"]
+    kind: Literal["gauge", "counter", "histogram"]
     labels: tuple[str, ...]
     help: str
     series: Callable[[Snapshot], Series]
+    buckets: Callable[[Snapshot], Iterator[tuple[tuple[str, ...], Buckets]]] | None = None
+    """In place of `series`, for a histogram."""
 
 
 def _daemon(name: str, kind: Literal["gauge", "counter"], text: str, value: Callable[[DaemonView], float]) -> Family:
@@ -65,6 +76,47 @@ def _pool_total(
                 yield (pool.name, word), counted.get(word, 0)
 
     return Family(f"supervisor_daemon_pool_{name}", "counter", ("pool", label), text, series)
+
+
+def _traffic(name: str, text: str, value: Callable[[Traffic], float]) -> Family:
+    """A figure of a pool's requests; absent where no agent tells."""
+
+    def series(snapshot: Snapshot) -> Series:
+        for pool in snapshot.pools:
+            if pool.traffic is not None:
+                yield (pool.name,), value(pool.traffic)
+
+    return Family(f"supervisor_daemon_pool_{name}", "gauge", ("pool",), text, series)
+
+
+def _traffic_by(
+    name: str,
+    kind: Literal["gauge", "counter"],
+    label: str,
+    text: str,
+    values: Callable[[Traffic], Mapping[str, int]],
+) -> Family:
+    def series(snapshot: Snapshot) -> Series:
+        for pool in snapshot.pools:
+            for word, value in values(pool.traffic).items() if pool.traffic is not None else ():
+                yield (pool.name, word), value
+
+    return Family(f"supervisor_daemon_pool_{name}", kind, ("pool", label), text, series)
+
+
+def _durations(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], Buckets]]:
+    for pool in snapshot.pools:
+        traffic = pool.traffic
+        if traffic is not None:
+            bounds = (*(str(float(bound)) for bound in traffic.duration_bounds), "+Inf")
+            counts = tuple(zip(bounds, map(float, accumulate(traffic.duration_counts)), strict=True))
+            yield (pool.name,), Buckets(counts, traffic.duration_seconds_total)
+
+
+def _backlogs(snapshot: Snapshot) -> Series:
+    for pool in snapshot.pools:
+        if pool.backlog is not None:
+            yield (pool.name,), pool.backlog
 
 
 def _process(
@@ -176,6 +228,37 @@ FAMILIES: tuple[Family, ...] = (
         EXIT_KINDS,
         "Ends of workers inside a process, by kind, as its program tells.",
         lambda p: p.worker_exits_total,
+    ),
+    _traffic_by(
+        "requests_total",
+        "counter",
+        "class",
+        "Requests that ended, by class of their answer, as the agent tells.",
+        lambda t: t.requests_total,
+    ),
+    Family(
+        "supervisor_daemon_pool_request_duration_seconds",
+        "histogram",
+        ("pool",),
+        "How long requests took, from their head read to their answer written.",
+        lambda _: iter(()),
+        _durations,
+    ),
+    _traffic("requests_in_flight", "Requests that are being served.", lambda t: t.in_flight),
+    _traffic(
+        "oldest_request_seconds",
+        "How long the longest-running request has been running; 0 without one.",
+        lambda t: t.oldest_request_seconds,
+    ),
+    _traffic_by(
+        "serving_workers", "gauge", "doing", "Workers by what they do, as the agent tells.", lambda t: t.workers
+    ),
+    Family(
+        "supervisor_daemon_pool_backlog_connections",
+        "gauge",
+        ("pool",),
+        "Connections that wait in the pool's listeners to be accepted.",
+        _backlogs,
     ),
     _process("start_time_seconds", "gauge", "Unix time of the process's start.", lambda p: p.started_at),
     _process("workers", "gauge", "Workers that run inside the process.", lambda p: p.workers_live),

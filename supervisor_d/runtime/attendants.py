@@ -16,6 +16,8 @@ from supervisor_d.core.process import Process, State
 from supervisor_d.core.spec import Launch, PoolSpec, Role
 from supervisor_d.programs.addresses import parse_address, private_socket
 from supervisor_d.runtime.drivers.base import Driver, Tell
+from supervisor_d.runtime.drivers.gunicorn import GunicornDriver
+from supervisor_d.runtime.drivers.gunicorn_traffic import Figures
 from supervisor_d.runtime.drivers.registry import DRIVERS
 from supervisor_d.runtime.host import Emit
 from supervisor_d.runtime.probes import Prober, Where
@@ -37,7 +39,7 @@ class Attendants:
     """Looks after every process of the daemon; all methods are called from the event loop and return at once.
 
     `addresses` are a pool's listeners as they are bound; `private_dir` is the directory of one process's own; `tell`
-    sends a datagram to a process's agent.
+    sends a datagram to a process's agent; `settled` is told of a pool whose workers have all come up, each time.
     """
 
     def __init__(
@@ -46,9 +48,11 @@ class Attendants:
         addresses: Callable[[str], tuple[str, ...]],
         private_dir: Callable[[str], str],
         tell: Tell = lambda *_: None,
+        settled: Callable[[PoolSpec], None] = lambda _: None,
     ) -> None:
         self._emit = emit
         self._tell = tell
+        self._settled = settled
         self._addresses = addresses
         self._private_dir = private_dir
         self._readiness = Readiness(emit)
@@ -120,6 +124,11 @@ class Attendants:
         if attended is not None and attended.driver is not None:
             attended.driver.ended(process_id)
 
+    def figures(self) -> Figures:
+        """What gunicorn's workers serve, as far as our agent in them tells."""
+        driver = self._drivers.get("gunicorn")
+        return driver.figures() if isinstance(driver, GunicornDriver) else Figures({}, {})
+
     def close(self) -> None:
         """Let everything go, as if the daemon had died: the processes live on."""
         self._prober.close()
@@ -136,7 +145,10 @@ class Attendants:
         return self._drivers[program]
 
     def _driver_ready(self, process_id: str) -> None:
-        """A driver may say this more than once."""
+        """A driver may say this more than once: whenever all of a process's workers are there."""
+        attended = self._attended.get(process_id)
+        if attended is not None and attended.role == "serve":
+            self._settled(attended.spec)
         self._readiness.driver_ready(process_id)
         self._probe(process_id)
 

@@ -82,6 +82,11 @@ class Bound:
                 _hand_over(self.address.path, listener, mode=listener.mode)
         self.listener = listener
 
+    def listen(self, backlog: int) -> None:
+        """Set the length of the queue; a kernel that refuses leaves it as it is."""
+        with suppress(OSError):
+            self.socket.listen(backlog)
+
     def close(self, *, unlink: bool) -> None:
         """Close our descriptor (processes that inherited it keep theirs) and remove the file if it is still ours."""
         if unlink and self.inode is not None and _inode(self.address.path) == self.inode:

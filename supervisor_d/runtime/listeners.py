@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from supervisor_d.core.spec import Listener, PoolSpec
 from supervisor_d.errors import PrepareError
 from supervisor_d.programs.addresses import parse_address
+from supervisor_d.runtime.backlog import waiting_connections
 from supervisor_d.runtime.binding import Bound, bind, listens_as
 
 Key = tuple[str, str, int]
@@ -182,6 +183,20 @@ class Listeners:
     def addresses(self, pool: str) -> tuple[str, ...]:
         """Where the pool listens, with the port that the kernel chose for a port of 0."""
         return tuple(str(self._bound[key].address) for key in self._wanted.get(pool, ()) if key in self._bound)
+
+    def waiting(self, pool: str) -> int | None:
+        """How many connections wait in the pool's listeners to be accepted; None where that is not known."""
+        lengths = [waiting_connections(fd) for fd in self.fds(pool)]
+        known = [length for length in lengths if length is not None]
+        return sum(known) if known else None
+
+    def listen_again(self, spec: PoolSpec) -> None:
+        """Give the pool's queues their length back: whoever inherits a socket may call listen(2) with less, as
+        gunicorn's asgi worker does with 100, and the last call counts for all.
+        """
+        for key, listener in zip(_keys(spec), spec.listeners, strict=True):
+            if key in self._bound:
+                self._bound[key].listen(listener.backlog)
 
     def close(self, *, unlink: bool) -> None:
         """Close everything: with `unlink` when all pools have ended, without it when their processes live on."""

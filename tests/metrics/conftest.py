@@ -11,6 +11,7 @@ from supervisor_d.core.snapshot import (
     RolloutView,
     SlotView,
     Snapshot,
+    Traffic,
     Usage,
 )
 
@@ -73,12 +74,23 @@ WEB = PoolView(
     worker_exits_total={"oom": 5},
     rollout=RolloutView(2, 3, "in progress", "env changed", 1_700_000_090.0),
     rollouts_total={"succeeded": 2, "rolled-back": 1},
+    traffic=Traffic(
+        requests_total={"none": 1, "1xx": 0, "2xx": 5, "3xx": 0, "4xx": 0, "5xx": 1},
+        duration_seconds_total=3.25,
+        duration_bounds=(0.1, 1.0),
+        duration_counts=(4, 2, 1),
+        in_flight=3,
+        oldest_request_seconds=0.5,
+        workers={"booting": 0, "idle": 1, "busy": 1},
+    ),
+    backlog=6,
 )
 
 
 @pytest.fixture
 def snapshot() -> Snapshot:
     idle = replace(WEB, name="mail", program="command", processes=(), slots=(), rollout=None, rollouts_total={})
+    idle = replace(idle, traffic=None, backlog=None)
     return Snapshot(
         1_700_000_200.0, DAEMON, (WEB, replace(idle, restarts_total={}, exits_total={}, worker_exits_total={}))
     )

@@ -52,6 +52,25 @@ def test_the_daemons_figures(snapshot: Snapshot) -> None:
     assert samples(stopping)[key("supervisor_daemon_stopping")] == 1
 
 
+def test_a_pools_requests(snapshot: Snapshot) -> None:
+    found = samples(snapshot)
+    name = "supervisor_daemon_pool_request"
+    assert found[key(f"{name}s_total", pool="web", **{"class": "2xx"})] == 5
+    assert found[key(f"{name}s_total", pool="web", **{"class": "none"})] == 1
+    assert found[key(f"{name}s_in_flight", pool="web")] == 3
+    assert found[key(f"{name}_duration_seconds_sum", pool="web")] == 3.25
+    assert found[key(f"{name}_duration_seconds_count", pool="web")] == 7
+    assert [found[key(f"{name}_duration_seconds_bucket", pool="web", le=le)] for le in ("0.1", "1.0", "+Inf")] == [
+        4,
+        6,
+        7,
+    ]
+    assert found[key("supervisor_daemon_pool_oldest_request_seconds", pool="web")] == 0.5
+    assert found[key("supervisor_daemon_pool_serving_workers", pool="web", doing="busy")] == 1
+    assert found[key("supervisor_daemon_pool_backlog_connections", pool="web")] == 6
+    assert not [key for key in found if "request" in key[0] and ("pool", "mail") in key[1]]
+
+
 def test_a_pools_figures(snapshot: Snapshot) -> None:
     found = samples(snapshot)
     assert found[key("supervisor_daemon_pool_info", pool="web", program="gunicorn")] == 1
@@ -181,4 +200,6 @@ def test_openmetrics_for_a_scraper_that_asks_for_it(snapshot: Snapshot) -> None:
 
 
 def test_every_family_is_shown_and_none_besides(snapshot: Snapshot) -> None:
-    assert {name for name, _ in samples(snapshot)} == {family.name for family in FAMILIES}
+    ends = {"histogram": ("_sum", "_count", "_bucket")}
+    expected = {family.name + end for family in FAMILIES for end in ends.get(family.kind, ("",))}
+    assert {name for name, _ in samples(snapshot)} == expected

@@ -32,7 +32,7 @@ from supervisor_d.core.events import Ailing
 from supervisor_d.core.fitness import crashing, short_of_workers
 from supervisor_d.core.process import Exit, Process
 from supervisor_d.core.spec import Launch
-from supervisor_d.programs.gunicorn import CONTROL_SOCKET
+from supervisor_d.programs.gunicorn import AGENT, CONTROL_SOCKET
 from supervisor_d.runtime import tasks
 from supervisor_d.runtime.code_on_disk import changed_code
 from supervisor_d.runtime.drivers.base import DriverReady
@@ -40,6 +40,7 @@ from supervisor_d.runtime.drivers.counting import Counted, CountingDriver
 from supervisor_d.runtime.drivers.gunicorn_care import Carer, Ward
 from supervisor_d.runtime.drivers.gunicorn_control import ControlError, Workers, ask_workers, correct
 from supervisor_d.runtime.drivers.gunicorn_signals import Nudge, nudge, workers_of
+from supervisor_d.runtime.drivers.gunicorn_traffic import Figures, Ledger
 from supervisor_d.runtime.host import Emit
 
 ASK_AT_LEAST_SECONDS = 1.0
@@ -67,6 +68,7 @@ class _Chart:
     nudge: Nudge = field(default_factory=Nudge)
     crashes: deque[float] = field(default_factory=lambda: deque(maxlen=CRASHES_MAX))
     ailing: bool = False
+    """Said already, or of no interest any more."""
     care: asyncio.Task[None] | None = None
 
 
@@ -76,6 +78,7 @@ class GunicornDriver(CountingDriver):
     def __init__(self, emit: Emit, ready: DriverReady) -> None:
         super().__init__(emit, ready)
         self._charts: dict[str, _Chart] = {}
+        self._ledger = Ledger(self._members)
 
     def started(self, process: Process, launch: Launch, private_dir: str) -> None:
         """Look after a master, and after the fitness of its workers."""
@@ -84,6 +87,8 @@ class GunicornDriver(CountingDriver):
         if counted is None or process.id in self._charts:
             return
         chart = self._charts[process.id] = _Chart(process.policy.start_timeout_seconds)
+        if process.role == "serve" and AGENT in launch.argv:
+            self._ledger.opened(process.id, process.pool, private_dir)
         if launch.fitness.limits_something:
             ward = Ward(counted, launch.fitness, chart.patience_seconds, lambda: _changed(counted))
             carer = Carer(ward, self._members, self._emit)
@@ -96,11 +101,24 @@ class GunicornDriver(CountingDriver):
             chart.unsettled_since = None
         super().scale(process_id, workers)
 
+    def stopping(self, process_id: str) -> None:
+        """It is on its way out: its workers are no longer looked after, nor missed."""
+        chart = self._charts.get(process_id)
+        if chart is not None:
+            chart.ailing = True
+            if chart.care is not None:
+                chart.care.cancel()
+
+    def figures(self) -> Figures:
+        """What is served now, and what was."""
+        return self._ledger.figures()
+
     def ended(self, process_id: str) -> None:
         """Look after a master no more."""
         chart = self._charts.pop(process_id, None)
         if chart is not None and chart.care is not None:
             chart.care.cancel()
+        self._ledger.ended(process_id)
         super().ended(process_id)
 
     def told(self, process_id: str, text: str) -> None:
