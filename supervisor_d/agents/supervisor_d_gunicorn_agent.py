@@ -5,7 +5,7 @@ ends up with, each of which still runs, with the same arguments and the same rig
 swallowed: a request, or a worker, is worth more than a figure.
 
     pre_fork          master    a slot of the scoreboard for the new worker
-    post_fork         worker    SIGTERM when the master dies; stacks to the log on SIGRTMIN+6
+    post_fork         worker    SIGTERM when the master dies, which ends one that boots; stacks to the log on SIGRTMIN+6
     post_worker_init  worker    the application is loaded
     pre_request       worker    a request begins
     post_request      worker    it is over, however it ended
@@ -90,6 +90,7 @@ class Agent:
 
     @guarded
     def post_fork(self, server: Any, worker: Any) -> None:
+        _may_be_ended()
         _end_with_master()
         _tell_stacks()
         slot = getattr(worker, _SLOT, -1)
@@ -144,6 +145,16 @@ def _end_with_master() -> None:
     import ctypes
 
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _may_be_ended() -> None:
+    """Let signals end a worker that boots: it serves nobody yet.
+
+    Until it has handlers of its own it has its master's, which put the signal into a queue that nobody reads any more:
+    a stop in that time waits for all of `graceful_timeout`, and one that hangs while it imports always does.
+    """
+    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _tell_stacks() -> None:

@@ -47,6 +47,18 @@ async def test_idle_orphans_are_gone_at_once(tmp_path: Path, worker_class: str) 
             await eventually(lambda: not any(map(alive, workers)), 6, "the orphans' end")
 
 
+async def test_a_worker_that_hangs_while_it_boots_can_be_stopped(tmp_path: Path) -> None:
+    spec = web(tmp_path, "sync", graceful_timeout=60.0)
+    (tmp_path / "shop.py").write_text("import time\ntime.sleep(600)\n")
+    with listening() as listener:
+        async with running(GunicornDriver, spec, tmp_path, (listener,)) as web_0:
+            await eventually(
+                lambda: (tmp_path / "private/scoreboard").exists() and board(web_0).workers, what="it boots"
+            )
+            os.kill(web_0.pid, signal.SIGTERM)
+            assert await asyncio.wait_for(web_0.child.wait(), 10) == 0
+
+
 async def test_a_master_that_dies_while_its_worker_boots(tmp_path: Path) -> None:
     spec = web(tmp_path, "sync")
     (tmp_path / "shop.py").write_text(
@@ -58,5 +70,4 @@ async def test_a_master_that_dies_while_its_worker_boots(tmp_path: Path) -> None
             (worker,) = children_of(web_0.pid)
             await eventually(lambda: board(web_0).workers, what="it has its slot")
             os.kill(web_0.pid, signal.SIGKILL)
-            (tmp_path / "release").touch()
             await eventually(lambda: not alive(worker), 6, "the orphan's end")

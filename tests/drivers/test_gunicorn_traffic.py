@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,25 @@ def test_nobody_makes_a_total_shrink(tmp_path: Path) -> None:
     board(tmp_path / "a", requests=10)
     books.opened("web.0@g1.1", "web", str(tmp_path / "a"))
     assert books.figures().traffic["web"].requests_total["2xx"] == 10
-    board(tmp_path / "a", requests=1)
+    with (tmp_path / "a" / layout.NAME).open("r+b") as file:
+        file.seek((layout.WORDS + layout.REQUESTS) * layout.WORD_BYTES)
+        file.write(bytes(layout.CLASSES * layout.WORD_BYTES))
     assert books.figures().traffic["web"].requests_total["2xx"] == 10
+
+
+def test_nothing_stays_open(tmp_path: Path) -> None:
+    books = ledger()
+    before = set(os.listdir("/proc/self/fd"))
+    board(tmp_path / "a")
+    board(tmp_path / "b")
+    for name in ("a", "b"):
+        books.opened(f"web.0@g1.{name}", "web", str(tmp_path / name))
+    books.figures()
+    books.ended("web.0@g1.a")
+    shutil.rmtree(tmp_path / "a")
+    books.figures()
+    books.close()
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_accounts_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,11 @@ class GunicornDriver(CountingDriver):
             if chart.care is not None:
                 chart.care.cancel()
 
+    def close(self) -> None:
+        """Let everything go."""
+        super().close()
+        self._ledger.close()
+
     def figures(self) -> Figures:
         """What is served now, and what was."""
         return self._ledger.figures()

@@ -27,12 +27,27 @@ class Board:
     totals: Requests
 
 
-def read_board(private_dir: str) -> Board | None:
-    """The scoreboard of a master; None where there is none, or one that we do not understand."""
+def open_board(private_dir: str) -> int | None:
+    """A descriptor of a master's scoreboard, which lives longer than its directory; None where there is none."""
     try:
-        fd = os.open(f"{private_dir}/{layout.NAME}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.open(f"{private_dir}/{layout.NAME}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+
+
+def read_board(private_dir: str) -> Board | None:
+    """The scoreboard of a master; None where there is none, or one that we do not understand."""
+    fd = open_board(private_dir)
+    if fd is None:
+        return None
+    try:
+        return read_open_board(fd)
+    finally:
+        os.close(fd)
+
+
+def read_open_board(fd: int) -> Board | None:
+    """What stands in an open scoreboard; None in one that we do not understand."""
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_size != layout.SIZE_BYTES:
@@ -43,8 +58,6 @@ def read_board(private_dir: str) -> Board | None:
         body = os.pread(fd, header[2] * _SLOT.size, _SLOT.size)
     except OSError:
         return None
-    finally:
-        os.close(fd)
     return _board([words for words in map(_words, _pieces(body)) if words is not None])
 
 

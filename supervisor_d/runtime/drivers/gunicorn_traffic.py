@@ -1,17 +1,19 @@
 """The figures of every gunicorn master's requests, read when somebody asks for them; totals outlive the masters.
 
-A master that ended is read on for as long as its directory is there: its orphaned workers still finish requests.
+A master that ended is read on for as long as its directory is there: its orphaned workers still finish requests.  The
+file is held open, so that what they counted last can be read when the directory is gone with the last of them.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from supervisor_d.core.requests import Reading, Requests, WorkerFacts, serving, traffic
 from supervisor_d.core.snapshot import Serving, Traffic
-from supervisor_d.runtime.drivers.gunicorn_scoreboard import read_board
+from supervisor_d.runtime.drivers.gunicorn_scoreboard import Board, open_board, read_open_board
 from supervisor_d.runtime.drivers.members import Members
 
 ENDED_MAX = 1000
@@ -23,6 +25,23 @@ class _Account:
     private_dir: str
     totals: Requests
     ended: bool = False
+    board: int | None = None
+    """The descriptor of its scoreboard, once there is one."""
+
+    def read(self) -> Board | None:
+        """What stands there now; totals never shrink."""
+        if self.board is None:
+            self.board = open_board(self.private_dir)
+        found = read_open_board(self.board) if self.board is not None else None
+        if found is not None:
+            self.totals = found.totals.at_least(self.totals)
+        return found
+
+    def close(self) -> None:
+        """Let the scoreboard go."""
+        if self.board is not None:
+            os.close(self.board)
+            self.board = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +70,27 @@ class Ledger:
         account = self._accounts.get(process_id)
         if account is not None:
             account.ended = True
+            account.read()
             if sum(each.ended for each in self._accounts.values()) > ENDED_MAX:
                 self._close(next(name for name, each in self._accounts.items() if each.ended))
+
+    def close(self) -> None:
+        """Let every scoreboard go."""
+        for account in self._accounts.values():
+            account.close()
+        self._accounts.clear()
 
     def figures(self) -> Figures:
         """Read every board."""
         now = time.monotonic()
         readings: dict[str, Reading] = {}
         for process_id, account in tuple(self._accounts.items()):
-            reading = self._read(process_id, account)
-            if reading is not None:
-                readings[process_id] = reading
-            elif account.ended:
+            gone = account.ended and not os.path.exists(account.private_dir)
+            board = account.read()
+            if gone:
                 self._close(process_id)
+            elif board is not None:
+                readings[process_id] = self._reading(process_id, account, board)
         pools = self._former.keys() | {reading.pool for reading in readings.values()}
         return Figures(
             {name: serving(reading, now) for name, reading in readings.items() if not self._accounts[name].ended},
@@ -74,15 +101,12 @@ class Ledger:
         own = [reading for reading in readings.values() if reading.pool == pool]
         return traffic(own, self._former.get(pool, Requests()), now)
 
-    def _read(self, process_id: str, account: _Account) -> Reading | None:
-        board = read_board(account.private_dir)
-        if board is None:
-            return None
-        account.totals = board.totals.at_least(account.totals)
+    def _reading(self, process_id: str, account: _Account, board: Board) -> Reading:
         alive = self._members.pids(process_id)
         workers: tuple[WorkerFacts, ...] = tuple(worker for worker in board.workers if worker.pid in alive)
         return Reading(account.pool, workers, account.totals)
 
     def _close(self, process_id: str) -> None:
         account = self._accounts.pop(process_id)
+        account.close()
         self._former[account.pool] = self._former.get(account.pool, Requests()) + account.totals
