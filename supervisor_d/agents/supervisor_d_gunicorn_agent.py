@@ -90,7 +90,7 @@ class Agent:
 
     @guarded
     def post_fork(self, server: Any, worker: Any) -> None:
-        _may_be_ended()
+        _may_be_ended(worker)
         _end_with_master()
         _tell_stacks()
         slot = getattr(worker, _SLOT, -1)
@@ -147,14 +147,23 @@ def _end_with_master() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
-def _may_be_ended() -> None:
-    """Let signals end a worker that boots: it serves nobody yet.
+def _may_be_ended(worker: Any) -> None:
+    """Let SIGTERM end a worker that still imports the application: it serves nobody yet.
 
-    Until it has handlers of its own it has its master's, which put the signal into a queue that nobody reads any more:
-    a stop in that time waits for all of `graceful_timeout`, and one that hangs while it imports always does.
+    gunicorn's handler takes note, and looks at the note when the import is through: a stop in that time waits, and one
+    of a worker whose import hangs waits for all of `graceful_timeout`.
     """
-    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+    load = worker.load_wsgi
+
+    def load_and_may_be_ended() -> None:
+        theirs = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            load()
+        finally:
+            signal.signal(signal.SIGTERM, theirs)
+            signal.siginterrupt(signal.SIGTERM, False)  # as they had it (workers/base.py, and asyncio)
+
+    worker.load_wsgi = load_and_may_be_ended
 
 
 def _tell_stacks() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import urllib.request
@@ -108,7 +107,8 @@ async def test_a_stuck_worker_is_replaced_and_the_story_tells_why() -> None:
             await eventually(lambda: len(before & set(procs.children(shop.master()))) <= 1, 30, "another worker")
             await _some(load)
         await held
-        assert load.failed == [] or all("reset" in str(each) or "EOF" in str(each) for each in load.failed)
+        # What the killed worker's other threads had in hand is lost with it, and nothing else.
+        assert len(load.failed) <= 4
         assert shop.told("is replaced: a request runs for")
         assert "in application" in daemon.log("web.0")
         story = daemon.must("why", "web.0")
@@ -149,8 +149,7 @@ async def test_code_that_changed_is_rolled_not_scaled() -> None:
 def test_asgi_workers_do_not_keep_the_queue_short() -> None:
     shop = Shop("asgi", bind=[])
     path = shop.daemon.work / "web.sock"
-    config = json.loads(json.dumps({"web": shop_pool(shop, str(path))}))
-    shop.daemon.configure(config)
+    shop.daemon.configure({"web": shop_pool(shop, str(path))})
     with shop.daemon as daemon:
         daemon.wait_running("web")
         wait_for(lambda: queue_of(str(path)) == 777, 10, "the queue's length")
@@ -162,9 +161,14 @@ def test_asgi_workers_do_not_keep_the_queue_short() -> None:
 
 def shop_pool(shop: Shop, path: str) -> dict[str, Any]:
     return {
-        "program": "gunicorn", "app": "app:asgi", "cwd": str(shop.code), "workers": 2, "worker_class": "asgi", "graceful_timeout": "5s",
+        "program": "gunicorn",
+        "app": "app:asgi",
+        "cwd": str(shop.code),
+        "workers": 2,
+        "worker_class": "asgi",
+        "graceful_timeout": "5s",
         "bind": {"address": f"unix:{path}", "backlog": 777},
-    }  # fmt: skip
+    }
 
 
 def queue_of(path: str) -> int:
