@@ -23,6 +23,12 @@ def test_its_words() -> None:
     assert understood(json.dumps(reply), PID) == Reply(7, ok=False, error="no", data={"processes": 3}, pid=PID)
 
 
+def test_what_it_does_without_is_told_to_people() -> None:
+    missing = {"pool": "not found: x\ny", "ledger": "switched off by SUPERVISOR_D_AGENT_OFF"}
+    assert Hello(ready=True, pid=PID, missing=missing).remark() == "its agent does without pool (not found: x?y)"
+    assert Hello(ready=True, pid=PID).remark() == ""
+
+
 @pytest.mark.parametrize(
     "said",
     [

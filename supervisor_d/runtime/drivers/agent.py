@@ -18,9 +18,10 @@ from typing import Annotated, Any
 
 import msgspec
 
+from supervisor_d.runtime.drivers.heartbeat import printable
+
 ASKS_MAX = 64
 """Questions of one process without an answer; the oldest is then given up."""
-ERROR_MAX = 200
 
 Word = Annotated[str, msgspec.Meta(max_length=200)]
 
@@ -40,6 +41,11 @@ class Hello(msgspec.Struct, frozen=True):
     stacks_signal: Annotated[int, msgspec.Meta(ge=34, le=64)] | None = None
     """A real-time signal: no other is believed to be harmless."""
     canary: bool = False
+
+    def remark(self) -> str:
+        """Which features it does without, and why, for people; what the config switched off is no news."""
+        lacks = [f"{name} ({why})" for name, why in self.missing.items() if not why.startswith("switched off")]
+        return printable(f"its agent does without {', '.join(lacks)}") if lacks else ""
 
     def can(self, feature: str) -> bool:
         """Whether a feature of the agent is on."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from supervisor_d.core.events import ScaleRefused, StepDone, TasksReported
+from supervisor_d.core.events import Remarked, ScaleRefused, StepDone, TasksReported
 from supervisor_d.core.process import Process, TasksLeft
 from supervisor_d.core.spec import DRAIN, KILL_WORKERS, Launch
 from supervisor_d.runtime import pidfd, tasks
@@ -115,6 +115,8 @@ class CeleryDriver(CountingDriver):
         if isinstance(said, Reply):
             node.conversation.answered(said)
             return
+        if node.hello is None and (remark := said.remark()):
+            self._emit(Remarked(process_id, remark))
         node.hello = said
         counted = self._processes[process_id]
         counted.told_ready = True
