@@ -204,6 +204,13 @@ class Service:
         pools = self.status().pools
         return {p.id: p.pid for pool in pools for p in pool.processes if p.pid and p.state != "exited"}
 
+    def shim_of(self, process_id: str) -> int:
+        """The shim of a process, by its record."""
+        root = f"/proc/{self.box.leader}/root"
+        lines = Path(f"{root}/run/{self.name}/processes/{process_id}/events.jsonl").read_text().splitlines()
+        facts = [json.loads(line) for line in lines]
+        return int([fact["process"][0] for fact in facts if fact["event"] in ("began", "replaced")][-1])
+
     def all_pids(self) -> dict[int, str]:
         """Every process of the service but the daemon and its zygote, wherever it lives."""
         found = {**self.box.members(f"system.slice/{self.unit}"), **self.box.members(f"system.slice/{self.scope}")}

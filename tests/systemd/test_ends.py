@@ -137,6 +137,24 @@ def test_sockets_outlive_daemon_shims_and_workers_at_once(service: Service) -> N
     assert service.listening(8101) == []
 
 
+def test_the_socket_outlives_every_combination(service: Service) -> None:
+    """As tests/faults/test_sockets.py, where no fd store is and pidfd_getfd(2) is allowed."""
+    pool = {"program": "command", "command": ["sleep", "600"], "bind": "127.0.0.1:8102", "restart": {"backoff": "1ms"}}
+    start(service, {"web": {**pool, "user": USER}})
+    inodes = service.listening(8102)
+    for dead in (("shim",), ("main",), ("shim", "main")):
+        ((name, main),) = service.pids().items()
+        pids = {"shim": service.shim_of(name), "main": main}
+        restarts = int(service.shown("NRestarts"))
+        service.box.must("kill", "-s", "KILL", *map(str, (service.main, *(pids[who] for who in dead))))
+        service.wait_restarted(restarts)
+        service.wait_running("web")
+        assert service.listening(8102) == inodes, dead
+        assert (service.pids() == {name: main}) == ("main" not in dead)
+    service.must("stop")
+    assert (service.left(), service.listening(8102)) == ({}, [])
+
+
 def test_systemd_binds_and_starts_at_the_first_connection(service: Service) -> None:
     (service.directory / "app.py").write_text(APP)
     path = f"{service.inner}/work/web.sock"
