@@ -15,7 +15,7 @@ from supervisor_d.api.wire import OperateRequest, Outcome, UpgradeAnswer
 from supervisor_d.core.intent import PoolIntent
 from supervisor_d.core.journal import Note
 from supervisor_d.core.memory import why_short
-from supervisor_d.core.snapshot import DaemonView, Entry, Serving, Snapshot, Traffic, Usage
+from supervisor_d.core.snapshot import DaemonView, Entry, Serving, Snapshot, TasksNow, Traffic, Usage, Work
 from supervisor_d.core.view import Sources, snapshot
 from supervisor_d.errors import NotPermittedError, UnknownNameError
 from supervisor_d.runtime.attendants import Attendants
@@ -64,10 +64,12 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Figures of requests: by process, by pool, and the queues of listeners by pool."""
+    """Figures of requests and of tasks, by process and by pool, and the queues of listeners by pool."""
 
     serving: Mapping[str, Serving]
     traffic: Mapping[str, Traffic]
+    tasks: Mapping[str, TasksNow]
+    work: Mapping[str, Work]
     backlogs: Mapping[str, int]
 
 
@@ -78,7 +80,7 @@ class Control:
         self._parts = parts
         self._usages: Mapping[str, Usage] = {}
         self._sampled_at = float("-inf")
-        self._served = Served({}, {}, {})
+        self._served = Served({}, {}, {}, {}, {})
         self._served_at = float("-inf")
         self._sampling: asyncio.Task[None] | None = None
 
@@ -116,7 +118,8 @@ class Control:
             figures, listeners = self._parts.attendants.figures(), self._parts.listeners
             waiting = {name: listeners.waiting(name) for name in self._parts.supervisor.intent.pools}
             backlogs = {name: length for name, length in waiting.items() if length is not None}
-            self._served = Served(figures.serving, figures.traffic, backlogs)
+            tasks = self._parts.attendants.work()
+            self._served = Served(figures.serving, figures.traffic, tasks.tasks, tasks.work, backlogs)
         return self._served
 
     def snapshot(self) -> Snapshot:
@@ -133,6 +136,8 @@ class Control:
             listeners={name: parts.listeners.addresses(name) for name in supervisor.intent.pools},
             serving=served.serving,
             traffic=served.traffic,
+            tasks=served.tasks,
+            work=served.work,
             backlogs=served.backlogs,
         )
         return snapshot(self._daemon(), sources)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from supervisor_d.cli.render import Cell, Column, cpu_time, cut, memory, painted, span, state_cell, table
 
 if TYPE_CHECKING:
-    from supervisor_d.core.snapshot import PoolView, ProcessView, SlotView, Snapshot
+    from supervisor_d.core.snapshot import PoolView, ProcessView, SlotView, Snapshot, TasksNow
 
 COLUMNS = (
     Column("POOL"),
@@ -108,7 +108,17 @@ def _process_row(process: ProcessView, at: float, shares: Mapping[str, float]) -
 def _process_detail(process: ProcessView) -> str:
     """Why it is as it is: how it ended, why it stops, else why it was started."""
     why = process.exit or process.stop_reason or process.reason
+    if process.tasks is not None and process.tasks.active and not process.exit:
+        why = f"{_tasks(process.tasks)}; {why}"
     return f"{why}; adopted" if process.adopted and why else "adopted" if process.adopted else why
+
+
+def _tasks(tasks: TasksNow) -> str:
+    """`2 tasks, the oldest 41 s: shop.tasks.export`."""
+    counted = f"{tasks.active} task{'s' if tasks.active != 1 else ''}"
+    if tasks.oldest_seconds is None:
+        return counted
+    return f"{counted}, the oldest {tasks.oldest_seconds:.0f} s: {tasks.oldest_name}"
 
 
 def _slot_row(pool: PoolView, slot: SlotView) -> list[Cell]:

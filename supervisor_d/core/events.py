@@ -130,10 +130,11 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class TasksReported:
-    """The driver read what work a process has in hand; told while it stops."""
+    """The driver read, at the instant `at`, what work a process has in hand; told while it stops."""
 
     id: str
     tasks: TasksLeft
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from supervisor_d.core.evolve import describe_exit
 from supervisor_d.core.observed import Observed
 from supervisor_d.core.process import State
 from supervisor_d.core.snapshot import Entry
+from supervisor_d.core.stopping import tasks_left
 
 Kind = Literal["event", "action", "operator", "daemon"]
 
@@ -71,7 +72,7 @@ def describe_event(event: ev.Event, observed: Observed) -> Note | None:
             return _about_pool(event)
         case ev.NotReadyYet() | ev.SpawnBegan() | ev.ScaleAsked() | ev.StopSignalled() | ev.KillSent() | ev.Forgotten():
             return None
-        case ev.StepDone() | ev.TasksReported() | ev.FoundStuck() | ev.StacksAsked() | ev.RestoreAsked():
+        case ev.StepDone() | ev.FoundStuck() | ev.StacksAsked() | ev.RestoreAsked():
             return None
         case ev.Adopted(process=process):
             reason = f"taken over from a former daemon, {process.state}"
@@ -93,6 +94,7 @@ _ProcessFact = (
     | ev.BecameReady
     | ev.WorkersReported
     | ev.ScaleRefused
+    | ev.TasksReported
     | ev.WorkerExited
     | ev.Remarked
     | ev.Ailing
@@ -115,7 +117,7 @@ def _process_reason(event: _ProcessFact, observed: Observed) -> str:
         case ev.BecameReady():
             process = observed.find(event.id)
             return "answered: it may serve" if process and process.state is State.STARTING else ""
-        case ev.WorkersReported() | ev.ScaleRefused():
+        case ev.WorkersReported() | ev.ScaleRefused() | ev.TasksReported():
             return _sized(event, observed)
         case ev.WorkerExited():
             return f"its worker {event.pid} {describe_exit(event.exit)}"
@@ -144,7 +146,12 @@ def _told_of(event: ev.Remarked | ev.Ailing, observed: Observed) -> str:
     return "" if known else f"{event.why}: it is replaced"
 
 
-def _sized(event: ev.WorkersReported | ev.ScaleRefused, observed: Observed) -> str:
+def _sized(event: ev.WorkersReported | ev.ScaleRefused | ev.TasksReported, observed: Observed) -> str:
+    """Of its workers, or of what they have in hand."""
+    if isinstance(event, ev.TasksReported):
+        process = observed.find(event.id)
+        had = process is not None and process.tasks is not None and process.tasks.active > 0
+        return tasks_left(event.tasks, event.at) or ("no task is left" if had else "")
     if isinstance(event, ev.ScaleRefused):
         return f"cannot be brought to {event.workers} workers in place: {event.reason}"
     process = observed.find(event.id)

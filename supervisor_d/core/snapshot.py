@@ -49,6 +49,41 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class TasksNow:
+    """The tasks that a process with an agent has in hand at one instant."""
+
+    active: int
+    reserved: int
+    """Taken from the queue, and not begun."""
+    unsafe: int
+    """How many of the active would be lost if they were interrupted."""
+    oldest_seconds: float | None = None
+    """How long the longest-running task has been running."""
+    oldest_name: str = ""
+    """The program's own word: data, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The tasks of a pool: now, and in all since the daemon began to look."""
+
+    tasks_total: Mapping[str, int]
+    """By outcome: `succeeded`, `failed`, `retried`, `revoked`, `unknown`."""
+    started_total: int
+    redelivered_total: int
+    unprotected_total: int
+    wait_seconds_total: float
+    run_seconds_total: float
+    run_bounds: tuple[float, ...]
+    run_counts: tuple[int, ...]
+    """How many ran no longer than each bound and longer than the one before; the last: longer than all."""
+    active: int
+    reserved: int
+    oldest_task_seconds: float
+    """0 when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessView:
     """One process as people see it."""
 
@@ -71,6 +106,8 @@ class ProcessView:
     remark: str = ""
     """What the program says of itself: data, for people."""
     serving: Serving | None = None
+    """None where no agent tells."""
+    tasks: TasksNow | None = None
     """None where no agent tells."""
     role: str = "serve"
     """`preflight` or `canary` for one that only tries a new generation out."""
@@ -125,6 +162,10 @@ class PoolView:
     rollouts_total: Mapping[str, int] = field(default_factory=dict)
     traffic: Traffic | None = None
     """None where no agent tells."""
+    work: Work | None = None
+    """None where no agent tells."""
+    restored_messages_total: int = 0
+    """Messages of workers that had ended, given back to their queues."""
     backlog: int | None = None
     """Connections that wait to be accepted, in all of its listeners; None where it has none."""
 

@@ -15,6 +15,8 @@ Worked example, `DRAIN 2s, TERM 30s (unsafe work: 600 s), QUIT 4s, KILL` and a t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from supervisor_d.core.process import Process, StopProgress, TasksLeft
 
 LEAVING_SECONDS = 3.0
@@ -56,6 +58,24 @@ def left(process: Process, now: float) -> str:
     """What work a process has in hand, in words; empty when it has none, or nobody knows."""
     tasks = process.tasks
     return "" if tasks is None else tasks_left(tasks, now)
+
+
+def together(found: Iterable[TasksLeft]) -> TasksLeft:
+    """The work of several processes as one."""
+    total = TasksLeft()
+    for tasks in found:
+        older = tasks.oldest_started_at is not None and (
+            total.oldest_started_at is None or tasks.oldest_started_at < total.oldest_started_at
+        )
+        oldest = tasks if older else total
+        total = TasksLeft(
+            total.active + tasks.active,
+            total.reserved + tasks.reserved,
+            total.unsafe + tasks.unsafe,
+            oldest.oldest_started_at,
+            oldest.oldest_name,
+        )
+    return total
 
 
 def tasks_left(tasks: TasksLeft, now: float) -> str:

@@ -32,9 +32,12 @@ from supervisor_d.core.snapshot import (
     Serving,
     SlotView,
     Snapshot,
+    TasksNow,
     Traffic,
     Usage,
+    Work,
 )
+from supervisor_d.core.stopping import tasks_left, together
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,10 @@ class Sources:
     serving: Mapping[str, Serving] = field(default_factory=dict)
     """By process id."""
     traffic: Mapping[str, Traffic] = field(default_factory=dict)
+    """By pool."""
+    tasks: Mapping[str, TasksNow] = field(default_factory=dict)
+    """By process id."""
+    work: Mapping[str, Work] = field(default_factory=dict)
     """By pool."""
     backlogs: Mapping[str, int] = field(default_factory=dict)
     """By pool."""
@@ -94,6 +101,8 @@ def pool_view(name: str, intent: PoolIntent, sources: Sources) -> PoolView:
         rollout=None if intent.rollout is None else _rollout_view(intent.rollout, sources),
         rollouts_total=intent.rollouts_total,
         traffic=sources.traffic.get(name),
+        work=sources.work.get(name),
+        restored_messages_total=facts.restored_messages_total,
         backlog=sources.backlogs.get(name),
     )
 
@@ -120,6 +129,7 @@ def process_view(process: Process, sources: Sources) -> ProcessView:
         usage=sources.usages.get(process.id),
         remark=process.remark,
         serving=sources.serving.get(process.id),
+        tasks=sources.tasks.get(process.id),
         role=process.role,
     )
 
@@ -168,7 +178,7 @@ def pool_state(pool: DesiredPool, desired: Desired, observed: Observed, now: flo
     """(one word, detail) for a pool; the words and their order stand at the top of this file."""
     facts = observed.pool(pool.name)
     if not pool.running:
-        return _stopping(pool, facts)
+        return _stopping(pool, facts, now)
     if pool.generation in facts.successes:
         return "done", f"g{pool.generation} succeeded"
     ready = _ready_slots(pool, facts)
@@ -193,11 +203,13 @@ def _tried(trial: Trial) -> str:
     return f"g{trial.generation} is tried as {trial.gate} ({trial.reason})"
 
 
-def _stopping(pool: DesiredPool, facts: PoolFacts) -> tuple[str, str]:
-    left = sum(1 for process in facts.processes.values() if is_left(process))
-    if left:
-        return "stopping", f"{pool.stop_reason}; {left} left"
-    return "stopped", pool.stop_reason
+def _stopping(pool: DesiredPool, facts: PoolFacts, now: float) -> tuple[str, str]:
+    left = [process for process in facts.processes.values() if is_left(process)]
+    if not left:
+        return "stopped", pool.stop_reason
+    detail = f"{pool.stop_reason}; {len(left)} left"
+    tasks = tasks_left(together(process.tasks for process in left if not process.ended and process.tasks), now)
+    return "stopping", f"{detail}; {tasks}" if tasks else detail
 
 
 def _ready_slots(pool: DesiredPool, facts: PoolFacts) -> set[int]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
-from supervisor_d.core.snapshot import DaemonView, PoolView, ProcessView, Snapshot, Traffic, Usage
+from supervisor_d.core.snapshot import DaemonView, PoolView, ProcessView, Snapshot, Traffic, Usage, Work
 
 STATES = ("starting", "ready", "stopping", "killing", "exited")
 EXIT_KINDS = ("ok", "error", "signal", "oom", "unknown")
@@ -102,6 +102,38 @@ def _traffic_by(
                 yield (pool.name, word), value
 
     return Family(f"supervisor_daemon_pool_{name}", kind, ("pool", label), text, series)
+
+
+def _work(name: str, kind: Literal["gauge", "counter"], text: str, value: Callable[[Work], float]) -> Family:
+    """A figure of a pool's tasks; absent where no agent tells."""
+
+    def series(snapshot: Snapshot) -> Series:
+        for pool in snapshot.pools:
+            if pool.work is not None:
+                yield (pool.name,), value(pool.work)
+
+    return Family(f"supervisor_daemon_pool_{name}", kind, ("pool",), text, series)
+
+
+def _tasks_by_outcome(snapshot: Snapshot) -> Series:
+    for pool in snapshot.pools:
+        for word, value in pool.work.tasks_total.items() if pool.work is not None else ():
+            yield (pool.name, word), value
+
+
+def _restored_messages(snapshot: Snapshot) -> Series:
+    for pool in snapshot.pools:
+        if pool.work is not None:
+            yield (pool.name,), pool.restored_messages_total
+
+
+def _run_times(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], Buckets]]:
+    for pool in snapshot.pools:
+        work = pool.work
+        if work is not None:
+            bounds = (*(str(float(bound)) for bound in work.run_bounds), "+Inf")
+            counts = tuple(zip(bounds, map(float, accumulate(work.run_counts)), strict=True))
+            yield (pool.name,), Buckets(counts, work.run_seconds_total)
 
 
 def _durations(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], Buckets]]:
@@ -252,6 +284,55 @@ FAMILIES: tuple[Family, ...] = (
     ),
     _traffic_by(
         "serving_workers", "gauge", "doing", "Workers by what they do, as the agent tells.", lambda t: t.workers
+    ),
+    Family(
+        "supervisor_daemon_pool_tasks_total",
+        "counter",
+        ("pool", "outcome"),
+        "Tasks that ended, by outcome, as the agent tells.",
+        _tasks_by_outcome,
+    ),
+    Family(
+        "supervisor_daemon_pool_task_duration_seconds",
+        "histogram",
+        ("pool",),
+        "How long tasks ran.",
+        lambda _: iter(()),
+        _run_times,
+    ),
+    _work("tasks_started_total", "counter", "Tasks that were begun.", lambda w: w.started_total),
+    _work(
+        "tasks_redelivered_total",
+        "counter",
+        "Tasks begun once more, after somebody who had taken them did not finish them.",
+        lambda w: w.redelivered_total,
+    ),
+    _work(
+        "task_wait_seconds_total",
+        "counter",
+        "How long tasks waited from their sending to their begin, where the sender said when it was.",
+        lambda w: w.wait_seconds_total,
+    ),
+    _work("tasks_active", "gauge", "Tasks that run.", lambda w: w.active),
+    _work("tasks_reserved", "gauge", "Messages taken from a queue and not begun.", lambda w: w.reserved),
+    _work(
+        "oldest_task_seconds",
+        "gauge",
+        "How long the longest-running task has been running; 0 without one.",
+        lambda w: w.oldest_task_seconds,
+    ),
+    Family(
+        "supervisor_daemon_pool_restored_messages_total",
+        "counter",
+        ("pool",),
+        "Messages that workers held when they ended, given back to their queues.",
+        _restored_messages,
+    ),
+    _work(
+        "unprotected_messages_total",
+        "counter",
+        "Messages that found no place in a worker's ledger, and would not be given back.",
+        lambda w: w.unprotected_total,
     ),
     Family(
         "supervisor_daemon_pool_backlog_connections",

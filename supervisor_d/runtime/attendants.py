@@ -16,6 +16,8 @@ from supervisor_d.core.process import Process, State
 from supervisor_d.core.spec import Launch, PoolSpec, Role
 from supervisor_d.programs.addresses import parse_address, private_socket
 from supervisor_d.runtime.drivers.base import Driver, Tell
+from supervisor_d.runtime.drivers.celery import CeleryDriver
+from supervisor_d.runtime.drivers.celery_work import WorkFigures
 from supervisor_d.runtime.drivers.gunicorn import GunicornDriver
 from supervisor_d.runtime.drivers.gunicorn_traffic import Figures
 from supervisor_d.runtime.drivers.registry import DRIVERS
@@ -128,6 +130,11 @@ class Attendants:
         """What gunicorn's workers serve, as far as our agent in them tells."""
         driver = self._drivers.get("gunicorn")
         return driver.figures() if isinstance(driver, GunicornDriver) else Figures({}, {})
+
+    def work(self) -> WorkFigures:
+        """What Celery's workers have in hand and have done, as far as our agent in them tells."""
+        driver = self._drivers.get("celery")
+        return driver.figures() if isinstance(driver, CeleryDriver) else WorkFigures({}, {})
 
     def close(self) -> None:
         """Let everything go, as if the daemon had died: the processes live on."""

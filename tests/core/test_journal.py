@@ -37,7 +37,11 @@ EVENTS: list[tuple[ev.Event, str]] = [
     (ev.ScaleRefused(ID, 3, "no agent"), "scale-refused: cannot be brought to 3 workers in place: no agent"),
     (ev.StopSignalled(ID, 0, 9.0, "why", expected=True), ""),
     (ev.StepDone(ID, 0), ""),
-    (ev.TasksReported(ID, TasksLeft(1)), ""),
+    (ev.TasksReported(ID, TasksLeft()), ""),
+    (
+        ev.TasksReported(ID, TasksLeft(2, 0, 0, 9.0, "shop.pay"), 50.0),
+        "tasks-reported: 2 tasks left, the oldest 41 s: shop.pay",
+    ),
     (ev.FoundStuck(ID, "silent"), ""),
     (ev.StacksAsked(ID), ""),
     (ev.RestoreAsked(ID), ""),
@@ -89,6 +93,12 @@ class TestEvents:
     def test_an_answer_that_comes_again_is_no_line(self, t: Transcript) -> None:
         t.starts(ID)
         assert describe_event(ev.BecameReady(ID), t.observed) is None
+
+    def test_that_nothing_is_left_is_told_after_something_was(self, t: Transcript) -> None:
+        t.hears(ev.TasksReported(ID, TasksLeft(1)))
+        note = describe_event(ev.TasksReported(ID, TasksLeft()), t.observed)
+        assert note is not None
+        assert note.reason == "no task is left"
 
     def test_a_failure_to_restore_is_told_once_for_each_reason(self, t: Transcript) -> None:
         failed = ev.RestoreFailed(ID, "connection refused", away=True)

@@ -4,7 +4,7 @@ import pytest
 
 from supervisor_d.core.process import Process, State, StopProgress, TasksLeft
 from supervisor_d.core.spec import StopStep
-from supervisor_d.core.stopping import NAME_SHOWN, left, next_step_at, tasks_left, why_next
+from supervisor_d.core.stopping import NAME_SHOWN, left, next_step_at, tasks_left, together, why_next
 from tests.core.transcript import CELERY, policy
 
 LADDER = (StopStep("DRAIN", 2.0), StopStep("TERM", 30.0, 600.0), StopStep("QUIT", 4.0), StopStep("KILL"))
@@ -86,6 +86,13 @@ def test_why_the_next_step_comes(stop: StopProgress, now: float, why: str) -> No
 def test_what_is_left_in_words(tasks: TasksLeft, text: str) -> None:
     assert tasks_left(tasks, 50.0) == text
     assert left(stopping(sent(0, 12.0), tasks), 50.0) == text
+
+
+def test_the_work_of_several_processes() -> None:
+    one, other = TasksLeft(2, 1, 1, 9.0, "shop.pay"), TasksLeft(1, 0, 0, 5.0, "shop.mail")
+    assert together([one, other, TasksLeft()]) == TasksLeft(3, 1, 1, 5.0, "shop.mail")
+    assert together([other, one]) == TasksLeft(3, 1, 1, 5.0, "shop.mail")
+    assert together([]) == TasksLeft()
 
 
 def test_nobody_knows_what_is_left() -> None:

@@ -15,10 +15,11 @@ from supervisor_d.core.events import (
     Spawned,
     SpawnFailed,
     SuccessRecorded,
+    TasksReported,
     WorkersReported,
 )
 from supervisor_d.core.intent import Intent
-from supervisor_d.core.process import Exit
+from supervisor_d.core.process import Exit, TasksLeft
 from supervisor_d.core.snapshot import DaemonView, PoolView, RolloutView, SlotView, Usage
 from supervisor_d.core.spec import PoolSpec, RestartPolicy
 from supervisor_d.core.view import Sources, pool_state, snapshot
@@ -137,6 +138,9 @@ class TestTheWord:
         t.wants("web", running=False, stop_reason="asked by root")
         t.does("TERM web.0@g1.1", "kill web.1@g1.2")
         assert word(t) == ("stopping", "asked by root; 2 left")
+        t.at(50.0)
+        t.hears(TasksReported(WEB, TasksLeft(2, 0, 0, 9.0, "shop.pay")))
+        assert word(t) == ("stopping", "asked by root; 2 left; 2 tasks left, the oldest 41 s: shop.pay")
         t.ends("web.0@g1.1")
         t.hears(SpawnFailed("web.1@g1.2", "killed"))
         assert word(t) == ("stopped", "asked by root")

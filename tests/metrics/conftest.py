@@ -13,6 +13,7 @@ from supervisor_d.core.snapshot import (
     Snapshot,
     Traffic,
     Usage,
+    Work,
 )
 
 DAEMON = DaemonView(
@@ -83,6 +84,20 @@ WEB = PoolView(
         oldest_request_seconds=0.5,
         workers={"booting": 0, "idle": 1, "busy": 1},
     ),
+    work=Work(
+        tasks_total={"succeeded": 7, "failed": 1, "retried": 0, "revoked": 0, "unknown": 2},
+        started_total=11,
+        redelivered_total=1,
+        unprotected_total=0,
+        wait_seconds_total=1.5,
+        run_seconds_total=9.75,
+        run_bounds=(0.5, 5.0),
+        run_counts=(5, 2, 1),
+        active=3,
+        reserved=4,
+        oldest_task_seconds=41.0,
+    ),
+    restored_messages_total=5,
     backlog=6,
 )
 
@@ -90,7 +105,7 @@ WEB = PoolView(
 @pytest.fixture
 def snapshot() -> Snapshot:
     idle = replace(WEB, name="mail", program="command", processes=(), slots=(), rollout=None, rollouts_total={})
-    idle = replace(idle, traffic=None, backlog=None)
+    idle = replace(idle, traffic=None, work=None, backlog=None)
     return Snapshot(
         1_700_000_200.0, DAEMON, (WEB, replace(idle, restarts_total={}, exits_total={}, worker_exits_total={}))
     )

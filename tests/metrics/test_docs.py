@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from supervisor_d.core.work import OUTCOMES
 from supervisor_d.metrics.families import (
     EXIT_KINDS,
     FAMILIES,
@@ -28,5 +29,5 @@ def test_the_table_is_the_code() -> None:
 
 
 def test_every_word_of_a_label_is_explained() -> None:
-    for words in (EXIT_KINDS, MAIN_EXIT_KINDS, RESTART_REASONS, ROLLOUT_VERDICTS, STATES):
+    for words in (EXIT_KINDS, MAIN_EXIT_KINDS, RESTART_REASONS, ROLLOUT_VERDICTS, STATES, OUTCOMES):
         assert [word for word in words if f"`{word}`" not in PAGE] == []

@@ -71,6 +71,21 @@ def test_a_pools_requests(snapshot: Snapshot) -> None:
     assert not [key for key in found if "request" in key[0] and ("pool", "mail") in key[1]]
 
 
+def test_a_pools_tasks(snapshot: Snapshot) -> None:
+    found = samples(snapshot)
+    name = "supervisor_daemon_pool"
+    assert found[key(f"{name}_tasks_total", pool="web", outcome="unknown")] == 2
+    expected = {
+        "tasks_started_total": 11, "tasks_redelivered_total": 1, "task_wait_seconds_total": 1.5, "tasks_active": 3,
+        "tasks_reserved": 4, "oldest_task_seconds": 41, "restored_messages_total": 5, "unprotected_messages_total": 0,
+        "task_duration_seconds_sum": 9.75, "task_duration_seconds_count": 8,
+    }  # fmt: skip
+    assert {figure: found[key(f"{name}_{figure}", pool="web")] for figure in expected} == expected
+    buckets = [found[key(f"{name}_task_duration_seconds_bucket", pool="web", le=le)] for le in ("0.5", "5.0", "+Inf")]
+    assert buckets == [5, 7, 8]
+    assert not [key for key in found if "task" in key[0] and ("pool", "mail") in key[1]]
+
+
 def test_a_pools_figures(snapshot: Snapshot) -> None:
     found = samples(snapshot)
     assert found[key("supervisor_daemon_pool_info", pool="web", program="gunicorn")] == 1

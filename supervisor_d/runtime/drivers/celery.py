@@ -24,6 +24,7 @@ from supervisor_d.runtime import pidfd, tasks
 from supervisor_d.runtime.drivers import heartbeat
 from supervisor_d.runtime.drivers.agent import Conversation, Hello, Reply, understood
 from supervisor_d.runtime.drivers.base import DriverReady, Tell
+from supervisor_d.runtime.drivers.celery_work import Accounts, WorkFigures
 from supervisor_d.runtime.drivers.counting import Counted, CountingDriver
 from supervisor_d.runtime.drivers.heartbeat import printable
 from supervisor_d.runtime.drivers.vigil import Vigil
@@ -37,6 +38,8 @@ ANSWER_SECONDS = 5.0
 """For an agent to say who it is, or what became of a request to resize."""
 LEFT_SECONDS = 0.5
 """Between two looks at what a stopping worker has left; its agent writes once a second."""
+LEFT_AGAIN_SECONDS = 10.0
+"""Tasks that are left are told again, however little changes: whoever waits for them sees them grow old."""
 
 
 @dataclass(slots=True)
@@ -70,6 +73,7 @@ class Node:
     """What is told to its agent arrives."""
     resizing: Resizing | None = None
     left: TasksLeft | None = None
+    left_told_at: float = 0.0
     watch: asyncio.Task[None] | None = None
     """While it stops."""
 
@@ -86,6 +90,7 @@ class CeleryDriver(CountingDriver):
         self._tell = tell
         self._nodes: dict[str, Node] = {}
         self._vigil = Vigil(emit)
+        self._accounts = Accounts()
 
     def started(self, process: Process, launch: Launch, private_dir: str) -> None:
         """One that was adopted is asked again what its agent can do."""
@@ -95,6 +100,8 @@ class CeleryDriver(CountingDriver):
         node = Node(process.id, process.pid, private_dir, launch.agent, conversation, started_at(process.pid))
         node.consumes = process.ready_at is not None
         self._nodes[process.id] = node
+        if launch.agent and process.role == "serve":
+            self._accounts.opened(process.id, process.pool, process.pid, private_dir)
         super().started(process, launch, private_dir)
         if process.adopted:
             conversation.ask("hello")
@@ -138,6 +145,7 @@ class CeleryDriver(CountingDriver):
     def stopping(self, process_id: str) -> None:
         """From now on what is left is told as it changes, and no progress is expected."""
         self._vigil.end(process_id)
+        self._accounts.ended(process_id)
         node = self._nodes.get(process_id)
         if node is None or not node.agent or node.watch is not None:
             return
@@ -149,6 +157,10 @@ class CeleryDriver(CountingDriver):
         if node := self._nodes.get(process_id):
             node.resizing = Resizing(workers, self._loop.time())
         super().scale(process_id, workers)
+
+    def figures(self) -> WorkFigures:
+        """What the workers have in hand and have done, as far as our agent in them tells."""
+        return self._accounts.figures()
 
     def stacks(self, process_id: str) -> None:
         """By a signal that its agent has made harmless: a loop that hangs could not be asked."""
@@ -185,10 +197,12 @@ class CeleryDriver(CountingDriver):
 
     def _tell_left(self, node: Node) -> None:
         beat = heartbeat.read(node.private_dir, node.pid)
-        left = beat.tasks_left() if beat is not None else None
-        if left is not None and left != node.left:
-            node.left = left
-            self._emit(TasksReported(node.id, left))
+        if beat is None:
+            return
+        left, now = beat.tasks_left(), self._loop.time()
+        if left != node.left or (left.active and now - node.left_told_at > LEFT_AGAIN_SECONDS):
+            node.left, node.left_told_at = left, now
+            self._emit(TasksReported(node.id, left, now))
 
     async def _look(self, counted: Counted) -> bool:
         if counted.launch.agent and not counted.told_ready:
