@@ -1,11 +1,10 @@
-"""supervisor-d's agent in Celery: a guest in the main process of a worker, or beat's word that it has its schedule.
+"""supervisor-d's agent in Celery: a guest in the main process of a worker.
 
 A guest in somebody else's process: it depends on nothing but Celery, raises nothing into the application, never
 blocks, opens and closes nothing of the application's, and does nothing at all where supervisor-d did not start it.
 
-A worker imports it with `-I supervisor_d_celery_agent`.  `celery beat` has no -I; there it is the command itself:
-`python -m supervisor_d_celery_agent -A app beat ...` is `celery -A app beat ...` with one signal connected.
-`python -m supervisor_d_celery_agent --restore DIR` gives back the messages of a worker that died (module restore).
+A worker imports it with `-I supervisor_d_celery_agent`.  `python -m supervisor_d_celery_agent --restore DIR` gives back
+the messages of a worker that died (module restore).
 
 What it does in a worker stands in the package beside this file, supervisor_d_celery.  Written for every Python that
 Celery runs on, which need not be the daemon's.
@@ -26,10 +25,6 @@ _directory = os.environ.pop(wire.DIR_ENV, None)
 tell = _wire.tell
 
 
-def _beat_ready(**_: Any) -> None:
-    tell(ready=True)
-
-
 def _move_in(sender: Any = None, **_: Any) -> None:
     """worker_init: the application is loaded, its settings are known, and nothing of the worker is built."""
     if os.getpid() != _wire.main:
@@ -40,23 +35,15 @@ def _move_in(sender: Any = None, **_: Any) -> None:
 
 
 def _connect() -> None:
-    from celery.signals import beat_init, worker_init
+    from celery.signals import worker_init
 
     worker_init.connect(_move_in, weak=False, dispatch_uid="supervisor_d.init")
-    # beat_embedded_init speaks of `worker -B` and does not concern us; beat_init is sent there as well, but by a
-    # process of its own, which `tell` keeps silent.
-    beat_init.connect(_beat_ready, weak=False, dispatch_uid="supervisor_d.ready")
 
 
 if _fd >= 0:
     _connect()
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--restore"]:
-        from supervisor_d_celery.restore import main as restore
+    from supervisor_d_celery.restore import main
 
-        sys.exit(restore(sys.argv[2:]))
-    from celery.__main__ import main
-
-    sys.argv[0] = "celery"
-    main()
+    sys.exit(main(sys.argv[2:] if sys.argv[1:2] == ["--restore"] else []))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor_d.agents.supervisor_d_celery.late_answers import parse
 from tests.agents.harness import Node, Server, Truth
 from tests.support.waiting import wait_for
 
@@ -142,8 +143,10 @@ def test_drained_it_stays_drained_over_a_reconnect(start: Start, here: Truth, ow
 class Proxy:
     """Between worker and broker; silent, it passes nothing and closes nothing: the network is gone."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, heals: bool = False) -> None:
         self._target = port
+        self.heals = heals
+        self.spoken = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.silent = threading.Event()
@@ -165,11 +168,17 @@ class Proxy:
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                if self.silent.is_set():
+                if self.silent.is_set() and not self.heals:
                     return  # these two hear nothing of each other any more
+                while self.silent.is_set():
+                    self.spoken.wait(1)
                 sink.sendall(data)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
+
+    def speak(self) -> None:
+        self.silent.clear()
+        self.spoken.set()
 
     def close(self) -> None:
         self._listener.close()
@@ -199,3 +208,42 @@ def test_half_open_it_consumes_again_within_twenty_seconds(start: Start, truth: 
         assert sorted(truth.started()) == list(range(6))
     finally:
         proxy.close()
+
+
+@pytest.mark.slow
+def test_half_open_under_load_and_healed_nothing_is_lost(start: Start, truth: Truth, broker: Server) -> None:
+    proxy = Proxy(broker.port, heals=True)
+    try:
+        node = start(f"redis://127.0.0.1:{proxy.port}/0", prefetch=1, conf=LATE)
+        node.ready()
+        truth.send(range(2), 0.1)
+        truth.wait_finished(2, 20)
+        proxy.silent.set()
+        truth.send(range(2, 6), 0.1)
+        assert truth.queued() == 3, "the broker has answered the BRPOP, and nobody hears it"
+        threading.Timer(10.0, proxy.speak).start()
+        began = time.monotonic()
+        truth.wait_finished(6, 40)
+        print(f"half-open for 10 s: all done after {time.monotonic() - began:.1f} s")
+        assert time.monotonic() - began < 25
+        wait_for(lambda: settled(truth, node), 20, "everything to be settled")
+        assert sorted(truth.started()) == list(range(6))
+    finally:
+        proxy.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"", None),
+        (b"*2\r\n", None),
+        (b"*2\r\n$3\r\nkey\r\n$2\r\nhe", None),
+        (b"*2\r\n$3\r\nkey\r\n$4\r\n\r\n\r\n\r\n", (b"key", b"\r\n\r\n")),
+        (b"*-1\r\n", ()),
+        (b"_\r\n", ()),
+        (b"-ERR no\r\n", ()),
+        (b"*2\r\n:5\r\n:6\r\n", ()),
+    ],
+)
+def test_what_a_late_answer_says(answer: bytes, expected: object) -> None:
+    assert parse(answer) == expected

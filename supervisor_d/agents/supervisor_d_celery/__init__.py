@@ -8,6 +8,7 @@
     ledger      the file of delivered messages, for whoever restores them after our death
     restore     that restoring: `python -m supervisor_d_celery_agent --restore DIR`
     repair      what becomes of delivered messages when the broker's connection is lost
+    late_answers  a message that arrives after its connection was given up
     pool        grow and shrink without touching a busy process
     reap        the end of a pool process, noticed at once
     settings    broker settings that the application left unset

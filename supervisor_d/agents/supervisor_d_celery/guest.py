@@ -154,7 +154,7 @@ class Guest:
         self.connected = True
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = hub.call_repeatedly(INTERVAL_SECONDS, self.tick)
+        self._timer = hub.call_repeatedly(INTERVAL_SECONDS, self._tick_of_the_loop)
         if self.wire.fd >= 0:
             hub.add_reader(self.wire.fd, self.hear)
         self.tick()
@@ -177,6 +177,17 @@ class Guest:
         self.beat()
         if self.ready_told is False:
             self.tell_ready()
+
+    def _tick_of_the_loop(self) -> None:
+        """The loop's own, from which a lost connection may be told to Celery."""
+        self.tick()
+        if self.features.on("repair") and self.repair is not None and self._runs():
+            self.repair.check(intake.channel_of(self.consumer), self._take_at)
+
+    def _runs(self) -> bool:
+        from celery import bootsteps
+
+        return bool(self.connected and self.consumer.blueprint.state == bootsteps.RUN)
 
     def beat(self) -> None:
         """Write the heartbeat now."""

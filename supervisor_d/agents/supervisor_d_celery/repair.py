@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .late_answers import LateAnswers, overdue
 from .tally import late
 
 SETTLE_SECONDS = 0.5
@@ -46,6 +47,7 @@ class Repair:
         self.back: dict[str, Any] = {}
         self.popped: dict[str, Any] = {}
         self.acks: dict[str, None] = {}
+        self.late_answers = LateAnswers()
         self._qos: Any = None
 
     # -------------------------------------------------------------------------------------------- wrapping
@@ -153,6 +155,7 @@ class Repair:
             return
         self._losing = True
         setattr(self._qos, OURS, "lost")
+        self.late_answers.put_aside(self._qos.channel)
         _run_acks(consumer.hub)
         _settle(getattr(consumer.pool, "_pool", None))
         self._take_over(self._qos, _running(consumer))
@@ -182,9 +185,10 @@ class Repair:
     def pay(self) -> None:
         """Settle what is owed, as far as the broker answers."""
         qos = self._qos
-        if qos is None or self._state(qos) != "live" or not (self.acks or self.back or self.popped):
+        if qos is None or self._state(qos) != "live":
             return
         try:
+            self.late_answers.give_back(qos.channel)
             for tag in tuple(self.acks):
                 qos._remove_from_indices(tag).execute()
                 self._paid(self.acks, tag)
@@ -196,6 +200,15 @@ class Repair:
                 self._paid(self.back, tag)
         except qos.channel.connection_errors:
             return
+
+    def check(self, channel: Any, brpop_sent_at: float | None) -> None:
+        """Raises ConnectionResetError when the broker has fallen silent: Celery then makes a new connection."""
+        if self._qos is not None and self._state(self._qos) == "live":
+            now = time.monotonic()
+            if overdue(channel, brpop_sent_at, now):
+                raise ConnectionResetError(
+                    f"the broker has not answered for {now - (brpop_sent_at or now):.0f} seconds"
+                )
 
     def _paid(self, debts: dict[str, Any], tag: str) -> None:
         debts.pop(tag, None)

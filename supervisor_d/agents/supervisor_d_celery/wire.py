@@ -15,7 +15,7 @@ dropped when the other side does not keep up; nobody ever waits.  Only the main 
      "features": ["heartbeat", ...], "missing": {"ledger": "why"}, "acks_late": bool, "reject_on_worker_lost": bool,
      "prefetch": N (multiplier), "visibility_timeout": seconds or null, "queues": [names], "broker": "redis",
      "settings_filled": {"socket_timeout": 10, ...}, "stacks_signal": N or null, "canary": bool}
-        when the worker consumes (worker_ready), and again when asked "hello"; beat says {"ready": true, "pid": N}
+        when the worker is up (worker_ready), and again when asked "hello"
     {"reply": ID, "pid": N, "ok": bool, "error": "text" (when not ok), "data": {...}}
 
     daemon -> agent
