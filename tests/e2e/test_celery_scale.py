@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from supervisor_d.core.snapshot import Work
+from tests.e2e.test_celery_stop import send
 from tests.lossless.queue_shop import QueueShop
 from tests.support.waiting import wait_for
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 SECONDS = 60.0
 
@@ -73,3 +75,28 @@ def test_a_worker_that_hangs_is_replaced_and_says_in_what() -> None:
         assert queue.mains() != [main]
         assert queue.pool("queue").restarts_total.get("stuck") == 1
         assert "most recent call first" in queue.log("queue.0"), "the stacks of its pool processes are in its log"
+
+
+def test_its_figures_are_shown_and_outlive_it() -> None:
+    with shop(stop=["DRAIN 2s", "TERM 30s", "KILL"]) as queue:
+        with queue.load(rate=20.0, seconds=(0.05, 0.2)) as load:
+            wait_for(lambda: load.sent() >= 40, SECONDS, "some tasks")
+            verdict = queue.settle(load)
+
+        def work() -> Work:
+            found = queue.pool("queue").work
+            assert found is not None
+            return found
+
+        wait_for(lambda: work().tasks_total["succeeded"] == verdict.sent, SECONDS, "every task to be counted")
+        assert sum(work().run_counts) == work().started_total == verdict.sent
+        queue.must("restart", "queue", seconds=SECONDS)
+        queue.wait_pids("queue", 1, SECONDS)
+        assert work().started_total >= verdict.sent, "what the former worker did is kept"
+        send(queue, "work", 8.0)
+        wait_for(lambda: work().active == 1, SECONDS, "the task to be shown")
+        (process,) = queue.live("queue")
+        assert process.tasks is not None
+        assert process.tasks.oldest_name == "work"
+        told = queue.cli("stop", "queue", "--progress", seconds=SECONDS)
+        assert "1 task left, the oldest" in told.stderr, told.stderr
