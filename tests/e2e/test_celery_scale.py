@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from functools import partial
 from typing import Any
 
 import pytest
 
 from supervisor_d.core.snapshot import Work
-from tests.e2e.test_celery_stop import send
+from tests.e2e.test_celery_stop import SLOWNESS, send
 from tests.lossless.queue_shop import QueueShop
 from tests.support.waiting import wait_for
 
@@ -52,17 +53,29 @@ def test_then_nodes_come_and_go() -> None:
         assert (verdict.lost, verdict.stranded, verdict.doubled, verdict.again) == ([], [], [], [])
 
 
+def slowest_wait(shop: QueueShop, sent: dict[str, float]) -> float:
+    """From the sending of a task to its first start."""
+    started: dict[str, float] = {}
+    for note in shop.records.notes():
+        if note.word == "started":
+            started.setdefault(note.task, note.at)
+    return max(started[task] - at for task, at in sent.items())
+
+
 def test_a_restart_lets_no_task_wait() -> None:
     with shop(workers=4, concurrency=2) as queue:
         before = set(queue.mains())
         with queue.load(rate=20.0, seconds=(0.02, 0.1)) as load:
-            wait_for(lambda: load.sent() > 20, SECONDS, "some tasks")
+            wait_for(lambda: load.sent() > 60, SECONDS, "some tasks")
+            began = time.monotonic()
             queue.must("restart", "queue", seconds=SECONDS)
             wait_for(lambda: not before & set(queue.mains()), SECONDS, "the old nodes' end")
             verdict = queue.settle(load)
-        print(f"slowest wait {verdict.slowest_wait_seconds:.3f} s, median {verdict.median_wait_seconds:.3f} s")
         assert (verdict.lost, verdict.stranded, verdict.doubled, verdict.again) == ([], [], [], [])
-        assert verdict.slowest_wait_seconds < 1.5, "a busy machine; 0.3 s on one that is not"
+        usual = slowest_wait(queue, {task: at for task, at in load.told.sent.items() if at < began})
+        slowest = slowest_wait(queue, {task: at for task, at in load.told.sent.items() if at >= began})
+        print(f"slowest wait {slowest:.3f} s, {usual:.3f} s before the restart")
+        assert slowest < max(0.3, usual) * SLOWNESS
 
 
 def test_a_worker_that_hangs_is_replaced_and_says_in_what() -> None:
