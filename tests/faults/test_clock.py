@@ -85,7 +85,7 @@ def _twice_dead(daemon: Daemon) -> None:
 
 
 READINGS = re.compile(
-    r"\btime_ns\(|clock_gettime(?!_ns\(time\.CLOCK_MONOTONIC\))|CLOCK_REALTIME|from time import"
+    r"\btime_ns\(|clock_gettime(?!(?:_ns)?\(time\.CLOCK_(?:MONOTONIC|BOOTTIME)\))|CLOCK_REALTIME|from time import"
     r"|\b(?:localtime|gmtime)\(\)|\bdate(?:time)?\.(?:now|utcnow|today)\("
 )
 
