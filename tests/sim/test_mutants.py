@@ -115,4 +115,4 @@ def test_a_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bug_that_chance_finds_too_seldom_is_found_by_its_story(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adopting, "on_trial", lambda *_: False)
     with pytest.raises(AssertionError):
-        test_stories.test_a_daemons_death_promotes_no_generation_that_hangs(age=5.5)
+        test_stories.test_a_daemons_death_promotes_no_generation_that_hangs(age=5.5, canary=False)

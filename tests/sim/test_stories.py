@@ -172,11 +172,13 @@ def test_a_success_that_no_daemon_saw_is_not_run_again() -> None:
     assert ids(world, "web")
 
 
+@pytest.mark.parametrize("canary", [True, False])
 @pytest.mark.parametrize("age", [2.0, 4.9, 5.5])
-def test_a_daemons_death_promotes_no_generation_that_hangs(age: float) -> None:
+def test_a_daemons_death_promotes_no_generation_that_hangs(age: float, *, canary: bool) -> None:
     world = shop()
     before = ids(world, "worker")
-    world.reload_with(make_spec("worker", "nodes", 4, HANG_AT_BOOT, after=("migrate",)))
+    rollout = RolloutPolicy(1, 0, 0.5, canary=canary)
+    world.reload_with(make_spec("worker", "nodes", 4, HANG_AT_BOOT, after=("migrate",), rollout=rollout))
     world.advance(age - 1.0)
     world.kill_daemon(1.0)
     world.advance(30.0)
