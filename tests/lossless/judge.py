@@ -104,6 +104,15 @@ class Broker:
             Counter(_id_of(json.loads(entry)[0]) for entry in unacked),
         )
 
+    def lengths(self) -> tuple[int, int]:
+        """How many messages are queued, and how many delivered and not acknowledged."""
+        pipeline = self._redis.pipeline(transaction=True)
+        for key in self._queues:
+            pipeline.llen(key)
+        pipeline.hlen("unacked")
+        *queues, unacked = pipeline.execute()
+        return sum(queues), int(unacked)
+
     def clear(self) -> None:
         """Throw every message of the queues away."""
         self._redis.delete(*self._queues)
@@ -156,6 +165,10 @@ class Records:
     def wait(self, word: str, count: int, seconds: float) -> None:
         """Wait until so many tasks have noted it."""
         wait_for(lambda: self.count(word) >= count, seconds, f"{count} tasks to be {word}")
+
+    def wait_length(self, length: int, seconds: float) -> None:
+        """Wait until there are so many notes: cheaper than to read them, where there are thousands."""
+        wait_for(lambda: self.length() >= length, seconds, f"{length} notes")
 
 
 def judge(told: Told, notes: list[Note], held: Held) -> Verdict:

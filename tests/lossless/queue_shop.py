@@ -18,7 +18,9 @@ from tests.support.waiting import wait_for
 SECONDS = 90.0
 """How long an operation of the daemon, or the end of the work, may take here, on a busy machine."""
 QUIET_SECONDS = 10.0
-"""No task finishes for so long, and none waits in its queue: what has not finished never will."""
+"""No task notes anything for so long, and none waits in its queue: what has not finished never will."""
+EMPTY_SECONDS = 0.5
+"""The broker holds nothing, and no task has noted anything for so long: whether all have finished can be judged."""
 
 APP = """
 import os, time
@@ -154,19 +156,19 @@ class QueueShop(Daemon):
     def settle(self, load: TaskLoad, seconds: float = SECONDS) -> Verdict:
         """The verdict, once the load has ended and every task has finished, or nothing has happened for long."""
         load.end()
-        last: list[tuple[float, int]] = [(time.monotonic(), -1)]
+        seen = (-1, time.monotonic())
 
         def settled() -> Verdict | None:
+            nonlocal seen
+            length, (queued, unacked) = self.records.length(), self.broker.lengths()
+            if length != seen[0]:
+                seen = (length, time.monotonic())
+            quiet_seconds = time.monotonic() - seen[1]
+            if queued or quiet_seconds < (QUIET_SECONDS if unacked else EMPTY_SECONDS):
+                return None
             verdict = judge(load.told, self.records.notes(), self.broker.held())
-            if verdict.finished != last[-1][1]:
-                last.append((time.monotonic(), verdict.finished))
-            quiet = time.monotonic() - last[-1][0] > QUIET_SECONDS and not verdict.waiting
-            return verdict if quiet or (verdict.finished == verdict.sent and not self._busy()) else None
+            return verdict if verdict.finished == verdict.sent or quiet_seconds > QUIET_SECONDS else None
 
         found = wait_for(settled, seconds, "every task to have finished")
         assert found is not None
         return found
-
-    def _busy(self) -> bool:
-        held = self.broker.held()
-        return bool(held.queued or held.unacked)

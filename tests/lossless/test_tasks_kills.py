@@ -121,14 +121,14 @@ def test_a_flood() -> None:
     times = dose(2, 20)
     with (
         QueueShop(late=True, **KEYS) as shop,
-        shop.load(rate=FLOOD, seconds=(0.001, 0.01), most=times * 1000) as load,
+        shop.load(rate=FLOOD, seconds=(0.001, 0.01), most=times * 600) as load,
     ):
         for number in range(1, times + 1):
-            shop.records.wait("finished", number * 300, SECONDS)
+            shop.records.wait_length(2 * number * 300, SECONDS)
             _kill(_a_main(shop))
             wait_for(lambda: len(shop.mains()) == 2, SECONDS, "both nodes")
             shop.wait_running("queue", seconds=SECONDS)
-        verdict = shop.settle(load)
+        verdict = shop.settle(load, dose(1, 6) * SECONDS)
     report(
         "kill -9 of a Celery main under a flood",
         times,

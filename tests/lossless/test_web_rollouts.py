@@ -14,7 +14,9 @@ pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(1500 if FU
 
 BOOT_SECONDS = 3.0
 OUTAGE_MS = 2000.0
-"""Less than a boot: an answer that had waited for one would be slower than this, on however busy a machine."""
+"""Less than a boot: an answer that had waited for one would be slower than this.  A busy machine delays the load itself
+too, and by as much the site; that is told by the load, and added.
+"""
 
 
 @pytest.mark.parametrize(("shape", "least"), [("gthread", 50_000), *([("asgi", 0), ("sync", 0)] if FULL else [])])
@@ -43,7 +45,7 @@ def test_rollouts_of_good_code(shape: str, least: int) -> None:
     )
     assert told.failed == []
     assert set(told.releases) == set(releases)
-    assert told.slowest_ms < OUTAGE_MS
+    assert told.slowest_ms < OUTAGE_MS + 2 * told.client_late_ms
 
 
 @pytest.mark.parametrize(
