@@ -11,12 +11,13 @@ export PYTHON
 PYTEST_ARGS ?=
 RUN_ARGS ?=
 BENCH_ARGS ?=
+GUNICORN_VERSIONS ?= 25.3.0 26.2.2 27.0.1
 LOCK_ARGS ?=
 py := .venv/bin/python
 # Runs the suite, reaps its orphans, and fails when a process is left behind.
 pytest := $(py) -m tests.support.reaper $(py) -m pytest
 
-.PHONY: help setup tools run test test-fast chaos lossless systemd-257 conformance coverage-core lint format bench test-matrix lock clean
+.PHONY: help setup tools run test test-fast chaos lossless systemd-257 conformance coverage-core lint format bench gunicorn-versions test-matrix lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +72,17 @@ format: setup ## put the code into its form
 
 bench: setup ## the benchmarks, against the floor; BENCH_ARGS=FILE.md writes the table too
 	@$(py) -m benchmarks.run $(BENCH_ARGS)
+
+gunicorn-versions: setup ## the agent and the driver on older versions of gunicorn, each in a virtual environment that is thrown away
+	@for version in $(GUNICORN_VERSIONS); do \
+	    echo "gunicorn $$version"; \
+	    venv="$$(mktemp -d)"; trap 'rm -rf "$$venv"' EXIT; \
+	    $(py) -m venv "$$venv"; \
+	    "$$venv/bin/python" -m pip install --quiet --disable-pip-version-check "gunicorn[gevent]==$$version" packaging; \
+	    SUPERVISOR_D_GUNICORN_PYTHON="$$venv/bin/python" $(pytest) -q tests/agents/test_gunicorn_agent.py \
+	        tests/agents/test_gunicorn_orphans.py tests/drivers/test_gunicorn_care.py $(PYTEST_ARGS); \
+	    rm -rf "$$venv"; \
+	done
 
 test-matrix: setup ## the whole suite under Python 3.12 and 3.13 too, where they are installed
 	@for version in 3.12 3.13; do \

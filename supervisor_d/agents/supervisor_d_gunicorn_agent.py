@@ -9,11 +9,17 @@ swallowed: a request, or a worker, is worth more than a figure.
     post_worker_init  worker    the application is loaded
     pre_request       worker    a request begins
     post_request      worker    it is over, however it ended
+    worker_exit       worker    it ends without having loaded the application
     child_exit        master    the slot is free again
 
 Why SIGTERM at the master's death (PR_SET_PDEATHSIG, prctl(2)): on its own a worker notices it by its parent's pid, up
 to half a `timeout` later, and then leaves its loop without telling busy connections to close (gthread, asgi) or ends at
 once, with all that it serves (gevent).  A SIGTERM is the graceful way for each of them.
+
+Why a boot that fails does not end a master that has proven itself: gunicorn ends the whole service when a worker cannot
+load the application, also when ten others serve and one that crashed was to be replaced, from code that somebody broke
+on disk in the meantime.  Once one worker of a master was ready, the next ones fail with exit codes that gunicorn does
+not take for that, and each waits a little longer than the last before it tries.  The daemon sees them fail.
 
 asgi has a way of its own: gunicorn's asgi worker keeps a connection busy until the application's call has returned
 when there is a post_request hook (asgi/protocol.py), so there the application itself is wrapped and no hook is set.
@@ -28,6 +34,7 @@ import functools
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -35,6 +42,10 @@ import supervisor_d_gunicorn_scoreboard as scoreboard
 
 ENV = "SUPERVISOR_D_AGENT_DIR"
 STACKS_SIGNAL = signal.SIGRTMIN + 6
+FAILED_ALONE = (13, 14)
+"""Exit codes in place of gunicorn's WORKER_BOOT_ERROR and APP_LOAD_ERROR, 3 and 4."""
+FIRST_WAIT_SECONDS = 0.25
+WAIT_MAX_SECONDS = 8.0
 _PR_SET_PDEATHSIG = 1
 _SLOT = "_supervisor_d_slot"
 _ARITY = {"post_worker_init": 1, "post_request": 4}
@@ -67,6 +78,7 @@ class Agent:
             ("pre_fork", self.pre_fork),
             ("post_fork", self.post_fork),
             ("post_worker_init", self.post_worker_init),
+            ("worker_exit", self.worker_exit),
             ("child_exit", self.child_exit),
         ]
         if self._directory and not _is_asgi(cfg):
@@ -90,7 +102,11 @@ class Agent:
 
     @guarded
     def post_fork(self, server: Any, worker: Any) -> None:
-        _may_be_ended(worker)
+        if self._board is not None and self._board.proven:
+            _fail_alone(server)
+            _may_be_ended(worker, _pause(self._board.failed_boots))
+        else:
+            _may_be_ended(worker, 0.0)
         _end_with_master()
         _tell_stacks()
         slot = getattr(worker, _SLOT, -1)
@@ -100,11 +116,19 @@ class Agent:
             self._desk = desk
 
     @guarded
+    def worker_exit(self, server: Any, worker: Any) -> None:
+        # gunicorn calls it in the master as well, for a worker that is gone.
+        if self._board is not None and worker.pid == os.getpid() and not worker.booted:
+            self._board.booted(well=False)
+
+    @guarded
     def post_worker_init(self, worker: Any) -> None:
         _end_with_master()  # a change of user in between (`user` in the configuration file) undoes it
         if os.getppid() != worker.ppid:
             worker.alive = False
         _leave_gracefully(worker)
+        if self._board is not None:
+            self._board.booted(well=True)
         if self._desk is not None:
             self._desk.ready()
             if hasattr(worker, "asgi"):
@@ -147,17 +171,29 @@ def _end_with_master() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
-def _may_be_ended(worker: Any) -> None:
+def _pause(failed: int) -> float:
+    return min(FIRST_WAIT_SECONDS * 2 ** min(failed, 16), WAIT_MAX_SECONDS) if failed else 0.0
+
+
+def _fail_alone(server: Any) -> None:
+    """Let this worker, and not its master, end when it cannot load the application (arbiter.py, reap_workers)."""
+    arbiter = sys.modules["gunicorn.arbiter"].Arbiter
+    for owner in (arbiter, server):
+        owner.WORKER_BOOT_ERROR, owner.APP_LOAD_ERROR = FAILED_ALONE
+
+
+def _may_be_ended(worker: Any, wait_seconds: float) -> None:
     """Let SIGTERM end a worker that still imports the application: it serves nobody yet.
 
     gunicorn's handler takes note, and looks at the note when the import is through: a stop in that time waits, and one
-    of a worker whose import hangs waits for all of `graceful_timeout`.
+    of a worker whose import hangs waits for all of `graceful_timeout`.  After others that failed it waits first.
     """
     load = worker.load_wsgi
 
     def load_and_may_be_ended() -> None:
         theirs = signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
+            time.sleep(wait_seconds)
             load()
         finally:
             signal.signal(signal.SIGTERM, theirs)

@@ -4,7 +4,7 @@ The master makes the file, `scoreboard` in its process's private directory, and 
 forks it.  A worker writes its own slot only, without a lock that another process could hold; whoever reads the file
 takes no part.  All is 64-bit words of this machine, times are nanoseconds of CLOCK_MONOTONIC, 0 is never.
 
-    header  MAGIC VERSION slots-ever-used 0 ...
+    header  MAGIC VERSION slots-ever-used proven failed-boots 0 ...
     slot 0  pid age state taken-at in-flight oldest-start last-end requests x 6 duration-sum durations x 14 0 ...
     slot 1  ...
 
@@ -41,7 +41,7 @@ BOUNDS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 FREE, BOOTING, READY = range(3)
 
 _BOUNDS = tuple(int(seconds * 1e9) for seconds in BOUNDS_SECONDS)
-_USED = 2
+_USED, _PROVEN, _FAILED = 2, 3, 4
 
 
 class Scoreboard:
@@ -77,6 +77,22 @@ class Scoreboard:
         words = self._slot(slot)
         for word in (PID, STATE, IN_FLIGHT, OLDEST):
             words[word] = 0
+
+    @property
+    def proven(self) -> bool:
+        """Whether a worker of this master ever loaded the application."""
+        return bool(self._words[_PROVEN])
+
+    @property
+    def failed_boots(self) -> int:
+        """How many workers in a row could not load it."""
+        return self._words[_FAILED]
+
+    def booted(self, *, well: bool) -> None:
+        """A worker has loaded the application, or could not."""
+        if well:
+            self._words[_PROVEN] = 1
+        self._words[_FAILED] = 0 if well else self._words[_FAILED] + 1
 
     def desk(self, slot: int) -> Desk:
         """The worker's side of a slot."""

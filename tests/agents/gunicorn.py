@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -51,7 +52,7 @@ CLASSES = ("sync", "gthread", "gevent", "asgi")
 
 
 def web(tmp_path: Path, worker_class: str = "gthread", *, workers: int = 1, **values: object) -> PoolSpec:
-    """A pool of that app."""
+    """A pool of that app; with another gunicorn, where `make gunicorn-versions` names its interpreter."""
     (tmp_path / "shop.py").write_text(APP)
     keys: dict[str, object] = {
         "app": "shop:asgi" if worker_class == "asgi" else "shop:app",
@@ -67,6 +68,7 @@ def web(tmp_path: Path, worker_class: str = "gthread", *, workers: int = 1, **va
         keys=GunicornKeys(**keys),  # type: ignore[arg-type]
         listeners=(Listener("127.0.0.1:0"),),
         cwd=str(tmp_path),
+        python=os.environ.get("SUPERVISOR_D_GUNICORN_PYTHON", ""),
     )
 
 

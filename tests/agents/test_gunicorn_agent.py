@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from supervisor_d.runtime.drivers.gunicorn import GunicornDriver
 from supervisor_d.runtime.proc import children_of
 from tests.agents.gunicorn import CLASSES, board, listening, serving, web
-from tests.drivers.support import Running
+from tests.drivers.support import Running, running
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.real
@@ -211,3 +212,27 @@ async def test_the_command_line_is_gunicorns(tmp_path: Path, args: list[str], co
     assert words in answers[1]
     if code != 1:
         assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("worker_class", ["sync", "gthread", "asgi"])
+async def test_broken_code_on_disk_costs_a_worker_and_not_the_service(tmp_path: Path, worker_class: str) -> None:
+    with listening() as listener:
+        async with serving(web(tmp_path, worker_class, workers=2), tmp_path, listener) as web_0:
+            good = (tmp_path / "shop.py").read_text()
+            (tmp_path / "shop.py").write_text("raise RuntimeError('half a deploy')")
+            os.kill(min(children_of(web_0.pid)), signal.SIGKILL)
+            log = tmp_path / "log"
+            await eventually(lambda: log.read_text().count("half a deploy") >= 2, 20, "two tries in vain")
+            assert b"200 OK" in await ask(listener)
+            assert web_0.child.returncode is None
+            (tmp_path / "shop.py").write_text(good)
+            await web_0.counted(2, seconds=30)
+            assert web_0.child.returncode is None
+
+
+async def test_a_master_that_never_served_ends_as_ever(tmp_path: Path) -> None:
+    spec = web(tmp_path)
+    (tmp_path / "shop.py").write_text("raise RuntimeError('broken from the start')")
+    with listening() as listener:
+        async with running(GunicornDriver, spec, tmp_path, (listener,)) as web_0:
+            assert await asyncio.wait_for(web_0.child.wait(), 20) == 3
