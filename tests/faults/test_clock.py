@@ -38,6 +38,7 @@ def test_a_day_more_or_less(ahead: float) -> None:
     daemon.configure(pools)
     with daemon:
         daemon.wait_running(*pools)
+        notes.wait("s", "ready")
         mains, pid, started_at = daemon.all_pids(), daemon.pid, daemon.status().daemon.started_at
         # A stop, a restart that waits, and a rollout, all under way when it jumps.
         began = time.monotonic()
