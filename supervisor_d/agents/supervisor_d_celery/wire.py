@@ -64,7 +64,7 @@ class Wire:
             datagram = json.dumps(dict(facts, pid=self.main)).encode("ascii")
             if len(datagram) > MESSAGE_MAX_BYTES:
                 return False
-            peer = socket.socket(fileno=self.fd)
+            peer = _without_waiting(self.fd)
             try:
                 peer.send(datagram, socket.MSG_DONTWAIT)
             finally:
@@ -89,7 +89,7 @@ class Wire:
         if self.fd < 0 or os.getpid() != self.main:
             return None
         try:
-            peer = socket.socket(fileno=self.fd)
+            peer = _without_waiting(self.fd)
             try:
                 datagram = peer.recv(MESSAGE_MAX_BYTES, socket.MSG_DONTWAIT)
             finally:
@@ -102,6 +102,17 @@ class Wire:
             self.fd = -1
             return None
         return datagram
+
+
+def _without_waiting(fd: int) -> socket.socket:
+    """A socket object that never waits, also while a default timeout is set: MSG_DONTWAIT alone does not prevent that.
+
+    Celery sets one of 5 s while it shuts down (celery/worker/worker.py, SHUTDOWN_SOCKET_TIMEOUT), when our timer shares
+    a thread with the last acknowledgements: waiting here would hold them up, and finished tasks would run again.
+    """
+    found = socket.socket(fileno=fd)
+    found.setblocking(False)
+    return found
 
 
 def adopt(value: str | None) -> int:
