@@ -1,7 +1,7 @@
 """A real worker with the agent in it, a real broker, and a test in the place of the daemon.
 
 Nothing here imports supervisor-d: `make conformance` runs these tests beside other releases of Celery, in virtual
-environments that hold little else.
+environments that hold little else.  There they run in their full dose.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.support.dose import FULL
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENTS_DIR = str(ROOT / "supervisor_d" / "agents")
 BOOT_SECONDS = 60.0
+
+_WHY = "in the full dose: make conformance"
 
 APP = """
 import importlib, json, os, signal, time
@@ -66,6 +71,12 @@ def again(self):
         raise self.retry()
 
 """
+
+
+def full_dose(test: Callable[..., None]) -> Callable[..., None]:
+    """A test that is not run in the suite's short dose."""
+    marked: Callable[..., None] = pytest.mark.skip_allowed(_WHY)(pytest.mark.skipif(not FULL, reason=_WHY)(test))
+    return marked
 
 
 class Server:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.agents.harness import Node, Truth
+from tests.agents.harness import Node, Truth, full_dose
+from tests.support.dose import FULL
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.real
@@ -51,6 +52,7 @@ def test_shrunk_busy_processes_end_their_tasks_first(start: Start, truth: Truth)
     wait_for(lambda: len(node.children()) == 2, 5, "another one")
 
 
+@full_dose
 def test_grown_again_while_others_are_on_their_way_out(start: Start, truth: Truth) -> None:
     node = start(concurrency=3)
     node.ready()
@@ -65,7 +67,7 @@ def test_grown_again_while_others_are_on_their_way_out(start: Start, truth: Trut
     wait_for(lambda: len(node.children()) == 3, 15, "the two to be gone")
 
 
-@pytest.mark.parametrize("late", [True, False])
+@pytest.mark.parametrize("late", [True, False] if FULL else [False])
 def test_under_a_flood_nothing_is_lost_or_run_twice(start: Start, truth: Truth, late: bool) -> None:
     chance = random.Random(20)
     node = start(concurrency=4, prefetch=2, conf={"task_acks_late": late})
@@ -88,6 +90,7 @@ def test_under_a_flood_nothing_is_lost_or_run_twice(start: Start, truth: Truth, 
     assert node.stop() == 0
 
 
+@full_dose
 def test_a_process_that_dies_on_its_way_out_leaves_nothing_behind(start: Start, truth: Truth) -> None:
     node = start(concurrency=2, conf={"task_acks_late": True, "task_reject_on_worker_lost": True})
     node.ready()
@@ -105,6 +108,7 @@ def test_a_process_that_dies_on_its_way_out_leaves_nothing_behind(start: Start, 
     assert node.stop() == 0
 
 
+@full_dose
 def test_recycled_processes_and_shrinking_go_together(start: Start, truth: Truth) -> None:
     node = start(concurrency=3, args=("--max-tasks-per-child", "2"))
     node.ready()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from supervisor_d.agents.supervisor_d_celery.late_answers import parse
-from tests.agents.harness import Node, Server, Truth
+from tests.agents.harness import Node, Server, Truth, full_dose
+from tests.support.dose import FULL
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.real
@@ -45,7 +46,7 @@ def settled(here: Truth, node: Node) -> bool:
     return here.queued() == here.unacked() == 0 and node.beat()["active"] == 0
 
 
-@pytest.mark.parametrize(("prefetch", "late"), [(1, True), (4, True), (4, False)])
+@pytest.mark.parametrize(("prefetch", "late"), [(1, True), (4, True), (4, False)] if FULL else [(4, True)])
 def test_restarted_under_load(start: Start, here: Truth, own: Server, prefetch: int, late: bool) -> None:
     node = start(own.url, prefetch=prefetch, conf={"task_acks_late": late})
     node.ready()
@@ -77,6 +78,7 @@ def test_reset_while_running_it_does_not_run_twice(start: Start, truth: Truth, b
     assert sorted(truth.started()) == list(range(8))
 
 
+@full_dose
 def test_its_task_ends_while_the_broker_is_away(start: Start, here: Truth, own: Server) -> None:
     node = start(own.url, prefetch=1, conf=LATE)
     node.ready()
@@ -90,6 +92,7 @@ def test_its_task_ends_while_the_broker_is_away(start: Start, here: Truth, own: 
     assert sorted(here.started()) == list(range(4))
 
 
+@full_dose
 def test_again_and_again(start: Start, here: Truth, own: Server) -> None:
     node = start(own.url, prefetch=4, conf=LATE)
     node.ready()
@@ -186,6 +189,7 @@ class Proxy:
             each.close()
 
 
+@full_dose
 @pytest.mark.slow
 def test_half_open_it_consumes_again_within_twenty_seconds(start: Start, truth: Truth, broker: Server) -> None:
     proxy = Proxy(broker.port)

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from supervisor_d.agents.supervisor_d_celery.ledger import Ledger
-from tests.agents.harness import AGENTS_DIR, Node, Server, Truth
+from tests.agents.harness import AGENTS_DIR, Node, Server, Truth, full_dose
+from tests.support.dose import FULL
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.real
@@ -24,7 +25,7 @@ Start = Callable[..., Node]
 LATE = {"task_acks_late": True}
 
 
-@pytest.mark.parametrize("prefetch", [1, 4])
+@pytest.mark.parametrize("prefetch", [1, 4] if FULL else [4])
 def test_killed_everything_is_back_and_nothing_is_lost(start: Start, truth: Truth, prefetch: int) -> None:
     node = start(prefetch=prefetch, conf=LATE)
     node.ready()
@@ -164,6 +165,7 @@ def test_what_others_took_over_is_left_to_them(start: Start, truth: Truth, broke
     assert truth.unacked() == 1
 
 
+@full_dose
 def test_a_broker_that_is_away_loses_nothing(start: Start, truth: Truth, store: Server, tmp_path: Path) -> None:
     own = Server(tmp_path / "own", append_only=True)
     here = Truth(own, store)

@@ -99,7 +99,8 @@ class Guest:
         driver = app.connection_for_read().transport.driver_type
         if driver != "redis":
             raise ValueError(f"what {driver} delivered goes back by itself when its connection is lost")
-        self.repair = Repair(self.ledger.free if self.ledger is not None else _nothing)
+        ledger = self.ledger
+        self.repair = Repair(ledger.done, ledger.free) if ledger is not None else Repair(_nothing, _nothing)
         self.repair.install()
 
     def _look_in_while_waiting(self) -> None:

@@ -38,9 +38,9 @@ OURS = "supervisor_d_repair"
 class Repair:
     """What is owed to the broker, and what is kept for the next connection."""
 
-    def __init__(self, freed: Callable[[str], None]) -> None:
-        self._freed = freed
-        """Tell the ledger that a message is settled."""
+    def __init__(self, done: Callable[[str], None], freed: Callable[[str], None]) -> None:
+        self._done, self._freed = done, freed
+        """Tell the ledger that a message is to be acknowledged, that it is settled."""
         self._main = os.getpid()
         self._losing = False
         self.kept: dict[str, Any] = {}
@@ -107,8 +107,7 @@ class Repair:
         def ack(qos: Any, delivery_tag: Any) -> Any:
             if not self._fails(qos, original, delivery_tag):
                 return
-            self.acks[delivery_tag] = None
-            qos._quick_ack(delivery_tag)
+            self._owe_ack(qos, delivery_tag)
 
         return ack
 
@@ -118,11 +117,16 @@ class Repair:
                 return
             if requeue:
                 self.back[delivery_tag] = None
+                qos._quick_ack(delivery_tag)
             else:
-                self.acks[delivery_tag] = None
-            qos._quick_ack(delivery_tag)
+                self._owe_ack(qos, delivery_tag)
 
         return reject
+
+    def _owe_ack(self, qos: Any, delivery_tag: str) -> None:
+        self.acks[delivery_tag] = None
+        self._done(delivery_tag)
+        qos._quick_ack(delivery_tag)
 
     def _fails(self, qos: Any, original: Any, *args: Any, **kwargs: Any) -> bool:
         """Whether the broker could not be told; where it is not our business, the exception is the application's."""
