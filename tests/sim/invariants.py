@@ -401,7 +401,8 @@ class Invariants:
         assert all(count == 1 for count in current.values()), f"{pool.name}: two at once in {current}"
 
     def _serves_wholly(self, name: str, slots: int) -> bool:
-        keepers = all(p.shim_alive for p in self.world.serving(name))
+        stuck = any(p.stuck for p in self.world.observed.pool(name).processes.values())
+        keepers = all(p.shim_alive for p in self.world.serving(name)) and not stuck
         return slots > 0 and keepers and self._serving(name, slots) == slots
 
     def _serving(self, name: str, slots: int) -> int:
