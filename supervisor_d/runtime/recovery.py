@@ -90,14 +90,20 @@ def _given_by_shim(record: Record, shim: wire.Identity) -> list[int]:
     if pidfd is None:
         return []
     os.close(pidfd)
+    return [fd for fd in given_by_shim(record, "sockets") if _listens(fd)]
+
+
+def given_by_shim(record: Record, what: str) -> list[int]:
+    """The descriptors that a shim gives out when it is asked for its `sockets`, or for what is `lent` to it, for the
+    caller to close; none when it does not answer in time."""
     received: list[int] = []
     with suppress(OSError, ValueError), shimlink.connect(record) as connection:
         connection.settimeout(ANSWER_SECONDS)
-        connection.send(wire.encode({"ask": "sockets"}))
+        connection.send(wire.encode({"ask": what}))
         lines = wire.Lines()
-        while not _answered(lines.feed(_receive(connection, received))):
+        while not _answered(lines.feed(_receive(connection, received)), what):
             pass
-    return [fd for fd in received if _listens(fd)]
+    return received
 
 
 def _receive(connection: socket.socket, received: list[int]) -> bytes:
@@ -112,8 +118,8 @@ def _receive(connection: socket.socket, received: list[int]) -> bytes:
     return data
 
 
-def _answered(facts: list[wire.Message]) -> bool:
-    return any(fact.get("event") == "sockets" for fact in facts)
+def _answered(facts: list[wire.Message], what: str) -> bool:
+    return any(fact.get("event") == what for fact in facts)
 
 
 def _held_by(identity: wire.Identity) -> list[int]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 import stat
 import subprocess
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Annotated, BinaryIO
 import msgspec
 
 from supervisor_d.core.events import Restored, RestoreFailed
-from supervisor_d.runtime import tasks
+from supervisor_d.runtime import lent, tasks
 from supervisor_d.runtime.drivers.heartbeat import printable
 from supervisor_d.runtime.host import Emit
 from supervisor_d.runtime.probing import kill_tree
@@ -38,6 +39,8 @@ LEDGER = "ledger"
 LEDGER_MAGIC = b"SDL1"
 LEDGER_BYTES, SLOTS_AT, SLOTS, SLOT_BYTES = 1_605_696, 32_832, 16_384, 64
 """Of the ledgers that can be told to be empty from outside: each slot begins with its state, 0 for a free one."""
+LENT_ENV = "SUPERVISOR_D_LENT"
+"""Descriptors of connections that hold what the broker said last (runtime/lent.py)."""
 AT_ONCE_MAX = 4
 HELPER_SECONDS = 60.0
 OUTPUT_MAX_BYTES = 4096
@@ -93,11 +96,16 @@ class Restorer:
         record = self._records.of(process_id)
         try:
             spec = record.spec()
-            if not spec["agent"] or holds_nothing(record.private_dir / LEDGER):
+            unread = await asyncio.to_thread(lent.unread, record) if spec["agent"] else []
+            if not spec["agent"] or (not unread and holds_nothing(record.private_dir / LEDGER)):
                 self._emit(Restored(process_id, ""))
                 return
             async with self._places:
-                code, out, err = await _run(spec, str(record.private_dir))
+                code, out, err = await _run(spec, str(record.private_dir), unread)
+        except lent.StillOpenError:
+            still = "the broker has not closed the worker's connection"
+            self._emit(RestoreFailed(process_id, still, away=True))
+            return
         except TimeoutError:
             self._fail(process_id, f"the helper took more than {HELPER_SECONDS:g} s")
             return
@@ -144,13 +152,18 @@ def holds_nothing(path: Path) -> bool:
         os.close(fd)
 
 
-async def _run(spec: wire.Spec, private_dir: str) -> tuple[int, bytes, bytes]:
-    """Exit code, output and complaints of one helper.
+async def _run(spec: wire.Spec, private_dir: str, unread: list[socket.socket]) -> tuple[int, bytes, bytes]:
+    """Exit code, output and complaints of one helper, which gets the connections with what nobody has read of them.
 
     Raises OSError when it cannot be run, and TimeoutError, after killing it, when it does not end.
     """
     with _memory_file("out") as out, _memory_file("err") as err:
-        child = _start([spec["argv"][0], "-m", MODULE, "--restore", private_dir], spec, out, err)
+        argv = [spec["argv"][0], "-m", MODULE, "--restore", private_dir]
+        try:
+            child = _start(argv, spec, out, err, [connection.fileno() for connection in unread])
+        finally:
+            for connection in unread:
+                connection.close()
         async with asyncio.timeout(HELPER_SECONDS):
             await _end_of(child)
         return child.returncode, _read(out, 0), _read(err, max(0, os.fstat(err.fileno()).st_size - OUTPUT_MAX_BYTES))
@@ -161,10 +174,13 @@ def _memory_file(name: str) -> BinaryIO:
     return open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b")
 
 
-def _start(argv: list[str], spec: wire.Spec, out: BinaryIO, err: BinaryIO) -> subprocess.Popen[bytes]:
+def _start(
+    argv: list[str], spec: wire.Spec, out: BinaryIO, err: BinaryIO, unread: list[int]
+) -> subprocess.Popen[bytes]:
     account = spec["account"]
+    env = {**spec["env"], LENT_ENV: ",".join(map(str, unread))}
     return subprocess.Popen(
-        argv, env=spec["env"], cwd=spec["cwd"] or "/", stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+        argv, env=env, pass_fds=unread, cwd=spec["cwd"] or "/", stdin=subprocess.DEVNULL, stdout=out, stderr=err,
         start_new_session=True,
         user=account["uid"] if account else None,
         group=account["gid"] if account else None,

@@ -101,9 +101,9 @@ def accept(listener: Socket) -> Socket:
     return Socket(fileno=fd)
 
 
-def receive(connection: Socket) -> tuple[bytes, list[int]]:
+def receive(connection: Socket, size_bytes: int = 16) -> tuple[bytes, list[int]]:
     """One datagram with its descriptors, which are close-on-exec; b"" at the end of file."""
-    data, control, _, _ = connection.recvmsg(16, _RIGHTS_SPACE, MSG_CMSG_CLOEXEC)
+    data, control, _, _ = connection.recvmsg(size_bytes, _RIGHTS_SPACE, MSG_CMSG_CLOEXEC)
     descriptors: list[int] = []
     for level, kind, rights in control:
         if level == SOL_SOCKET and kind == SCM_RIGHTS:

@@ -124,14 +124,19 @@ class Shim:
                 self._gate = None
                 self._release()
             case "sockets":
-                line = wire.encode({"event": "sockets", "count": len(self._listeners)})
-                link.send_rights(line, self._listeners) if self._listeners else link.send(line)
+                self._give(link, "sockets", self._listeners)
+            case "lent":
+                self._give(link, "lent", self._told.lent)
             case "tell":
                 self._told.tell(str(message.get("text", "")))
             case "kill" if self._main and not self._empty:
                 self._kill()
             case "release" if self._empty:
                 self._loop.stop()
+
+    def _give(self, link: Link, what: str, descriptors: list[int]) -> None:
+        line = wire.encode({"event": what, "count": len(descriptors)})
+        link.send_rights(line, descriptors) if descriptors else link.send(line)
 
     # -- gated
 

@@ -3,6 +3,10 @@ the pair, the daemon's words to the agent.
 
 What a program says is data: bounded in size and number, never understood here, never waited for.  A program that does
 not read what it is told loses it.
+
+An agent may also *lend* us connections: descriptors that come along with a datagram.  They are held, and nothing is
+done with them.  So what the other side of such a connection still says to a program that was killed stays in the
+kernel's buffer, for a daemon to ask for.  The next loan takes the place of the last.
 """
 
 from __future__ import annotations
@@ -11,12 +15,13 @@ import os
 from collections import deque
 from collections.abc import Callable
 
-from supervisor_d.shim import wire
+from supervisor_d.shim import kernel, wire
 from supervisor_d.shim.kernel import AF_UNIX, SOCK_DGRAM, SOCK_SEQPACKET, Socket, socketpair
 from supervisor_d.shim.loop import Loop
 
 BATCH = 64
 """Datagrams taken in one go, before anything else has its turn."""
+LENT_MAX = 4
 
 
 class Told:
@@ -26,6 +31,7 @@ class Told:
         self._loop = loop
         self._heard = heard
         self.kept: deque[bytes] = deque(maxlen=wire.TOLD_KEPT)
+        self.lent: list[int] = []
         self._agent: Socket | None = None
 
     def listen_for_notify(self, private_dir: str) -> None:
@@ -66,7 +72,7 @@ class Told:
     def _hear(self, source: Socket) -> None:
         for _ in range(BATCH):
             try:
-                datagram = source.recv(wire.TOLD_MAX_BYTES)
+                datagram, rights = kernel.receive(source, wire.TOLD_MAX_BYTES)
             except BlockingIOError:
                 return
             except OSError:
@@ -75,9 +81,22 @@ class Told:
             if not datagram and source is self._agent:  # the other end is closed everywhere
                 self._close(source)
                 return
+            if rights:
+                self._hold(rights if source is self._agent else [], rights)
+                continue
             line = wire.encode({"event": "told", "text": datagram.decode(errors="replace")})
             self.kept.append(line)
             self._heard(line)
+
+    def _hold(self, wanted: list[int], rights: list[int]) -> None:
+        """Keep what is lent in place of what was lent before; close the rest."""
+        kept = wanted[:LENT_MAX]
+        for fd in rights[len(kept) :]:
+            os.close(fd)
+        if wanted:
+            for fd in self.lent:
+                os.close(fd)
+            self.lent = kept
 
     def _close(self, source: Socket) -> None:
         self._loop.unwatch(source.fileno())

@@ -7,6 +7,8 @@
     intake      drain, resume, canary: whether messages are taken
     ledger      the file of delivered messages, for whoever restores them after our death
     restore     that restoring: `python -m supervisor_d_celery_agent --restore DIR`
+    lending     the connection on which messages come, held by somebody who survives us
+    popped      what the broker said on it that we did not live to read, for `restore`
     repair      what becomes of delivered messages when the broker's connection is lost
     late_answers  a message that arrives after its connection was given up
     pool        grow and shrink without touching a busy process

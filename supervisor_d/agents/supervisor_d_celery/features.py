@@ -43,6 +43,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
         _REDIS + "QoS.restore_by_tag",
         "kombu:Connection.info",
     ),
+    "lend": (_REDIS + "Channel._brpop_start", "redis.connection:Connection.send_command", "socket:SCM_RIGHTS"),
     "repair": (
         _CONSUMER + "Consumer.on_connection_error_after_connected",
         _CONSUMER + "Consumer.call_soon",

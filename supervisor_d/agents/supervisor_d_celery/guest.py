@@ -19,6 +19,7 @@ from . import intake, processes, reap, settings, stacks, wire
 from .features import Features
 from .heartbeat import INTERVAL_SECONDS, Heartbeat
 from .ledger import Bookkeeping, Ledger, describe_broker
+from .lending import Lender
 from .pool import Pool
 from .repair import Repair
 from .tally import Tally, running, stamp
@@ -48,6 +49,7 @@ class Guest:
         self._hub: Any = None
         self._timer: Any = None
         self._take_at: float | None = None
+        self._lender = Lender(channel)
 
     # -------------------------------------------------------------------------------------------- binding
 
@@ -145,7 +147,11 @@ class Guest:
 
         def brpop_start(*args: Any, **kwargs: Any) -> Any:
             self._take_at = time.monotonic()
-            return original(*args, **kwargs)
+            result = original(*args, **kwargs)
+            with self.guarded("lend") as on:
+                if on and self.ledger is not None:
+                    self._lender.lend(channel)
+            return result
 
         channel._brpop_start = brpop_start
 

@@ -12,6 +12,9 @@ DIR is the dead process's private directory.  What is done stands on standard ou
               the visibility timeout)
     gone      acknowledged or restored already, by whomever
 
+What the broker had popped for it, and it never read, is put back too, and counts as held and restored: in
+$SUPERVISOR_D_LENT stand descriptors of connections whose last answer is still to be read (module popped).
+
     exit  0   done, or there is no ledger
          64   not called as above
          65   the ledger is spoilt ("spoilt" counts the slots; those that are whole were restored)
@@ -24,16 +27,18 @@ of another process: every field is checked before it is used.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
+import socket
 import stat
 import sys
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, Union
 
-from . import ledger
+from . import ledger, popped
 
 EX_OK, EX_USAGE, EX_DATAERR, EX_TEMPFAIL = 0, 64, 65, 75
 CONNECT_SECONDS = 3
@@ -78,7 +83,8 @@ def main(arguments: list[str]) -> int:
         return EX_USAGE
     counts = dict.fromkeys(("held", "restored", "acked", "skipped", "gone"), 0)
     try:
-        found = read(arguments[0])
+        lent = popped.from_environment()
+        found = read(arguments[0], describe=bool(lent))
     except FileNotFoundError:
         return _say(counts, EX_OK)
     except (SpoiltError, OSError) as exc:
@@ -87,9 +93,9 @@ def main(arguments: list[str]) -> int:
     counts["held"] = len(found.slots)
     if found.spoilt:
         counts["spoilt"] = found.spoilt
-    if not found.slots:
+    if not found.slots and not lent:
         return _say(counts, EX_DATAERR if found.spoilt else EX_OK)
-    code = _restore(found, counts)
+    code = _restore(found, counts, lent)
     return _say(counts, EX_DATAERR if found.spoilt and code == EX_OK else code)
 
 
@@ -101,8 +107,11 @@ def _say(counts: dict[str, int], code: int) -> int:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def read(directory: str) -> Ledger:
-    """The ledger in a private directory.  Raises FileNotFoundError, SpoiltError, and OSError for the rest."""
+def read(directory: str, *, describe: bool = False) -> Ledger:
+    """The ledger in a private directory, with its description of the broker also if it holds nothing (`describe`).
+
+    Raises FileNotFoundError, SpoiltError, and OSError for the rest.
+    """
     folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fd = os.open(ledger.NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
@@ -114,12 +123,14 @@ def read(directory: str) -> Ledger:
             raise SpoiltError("not a file of this user's own")
         if about.st_size != ledger.SIZE_BYTES:
             raise SpoiltError(f"{about.st_size} bytes instead of {ledger.SIZE_BYTES}")
-        return parse(mmap.mmap(fd, ledger.SIZE_BYTES))
+        raw = mmap.mmap(fd, ledger.SIZE_BYTES)
+        fcntl.flock(os.dup(fd), fcntl.LOCK_EX)  # until we end: a daemon that was killed left a helper behind
+        return parse(raw, describe=describe)
     finally:
         os.close(fd)
 
 
-def parse(raw: Raw) -> Ledger:
+def parse(raw: Raw, *, describe: bool = False) -> Ledger:
     """What SIZE_BYTES bytes say.  Raises SpoiltError."""
     magic, active, slots, regions = ledger.HEAD.unpack_from(raw)
     if (magic, slots, regions) != (ledger.MAGIC, ledger.SLOTS, ledger.REGIONS) or active > 1:
@@ -127,7 +138,7 @@ def parse(raw: Raw) -> Ledger:
     taken = [slot for slot in range(ledger.SLOTS) if raw[ledger.SLOTS_AT + slot * ledger.SLOT.size] != ledger.FREE]
     found = [_slot(raw, slot) for slot in taken]
     whole = [slot for slot in found if slot is not None]
-    description = _description(raw, active) if whole else {}
+    description = _description(raw, active) if whole or describe else {}
 
     def mark(slot: int, state: int) -> None:
         raw[ledger.SLOTS_AT + slot * ledger.SLOT.size] = state
@@ -183,7 +194,7 @@ def _description(raw: Raw, active: int) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ restoring
 
 
-def _restore(found: Ledger, counts: dict[str, int]) -> int:
+def _restore(found: Ledger, counts: dict[str, int], lent: list[socket.socket]) -> int:
     from kombu import connection as kombu_connection
     from kombu.exceptions import OperationalError
 
@@ -202,10 +213,29 @@ def _restore(found: Ledger, counts: dict[str, int]) -> int:
                 channel.state.exchanges[name] = _exchange(kind)
             for slot in sorted(found.slots, key=lambda slot: slot.at, reverse=True):
                 counts[_settle(channel.qos, slot, found)] += 1
+            for each in lent:
+                _put_back(channel, each, counts)
     except (*transport.connection_errors, *transport.channel_errors, OperationalError, OSError) as exc:
         sys.stderr.write(f"cannot reach the broker: {exc}\n")
         return EX_TEMPFAIL
     return EX_OK
+
+
+def _put_back(channel: Any, connection: socket.socket, counts: dict[str, int]) -> None:
+    """What was popped for the dead goes back to the end that it was taken from (BRPOP), as it was."""
+    data = popped.look(connection)
+    try:
+        answers = list(popped.messages(data))
+    except popped.TornError as torn:
+        sys.stderr.write(f"cannot put back what the broker said last: {torn}\n")
+        answers = []
+    prefix = str(channel.global_keyprefix or "").encode()
+    with channel.conn_or_acquire() as client:
+        for key, message in answers:
+            client.rpush(key.removeprefix(prefix), message)
+            counts["held"] += 1
+            counts["restored"] += 1
+    popped.take(connection, len(data))
 
 
 def connection_arguments(description: dict[str, Any]) -> dict[str, Any]:

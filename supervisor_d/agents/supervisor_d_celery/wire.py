@@ -29,6 +29,9 @@ dropped when the other side does not keep up; nobody ever waits.  Only the main 
     shrink   n fewer, never below 1 and never touching a task; reply {"processes": N}; each goes when its work is done
     stacks   the stacks of all threads to stderr
 
+A datagram that carries a descriptor (SCM_RIGHTS) lends a connection: whoever holds the other end keeps it open, and
+hands what was not read of it to `--restore` (modules lending and popped).
+
 Files in the private directory: `heartbeat` (module heartbeat) and `ledger` (module ledger).
 """
 
@@ -37,6 +40,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from typing import Any
 
 FD_ENV = "SUPERVISOR_D_AGENT_FD"
@@ -70,6 +74,21 @@ class Wire:
             finally:
                 peer.detach()
         except (OSError, TypeError, ValueError):
+            return False
+        return True
+
+    def lend(self, descriptor: int) -> bool:
+        """Let the other side hold a connection too, in place of the last; False when it was not sent."""
+        if self.fd < 0 or os.getpid() != self.main:
+            return False
+        try:
+            peer = socket.socket(fileno=self.fd)
+            try:
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))
+                peer.sendmsg([b"{}"], [rights], socket.MSG_DONTWAIT)
+            finally:
+                peer.detach()
+        except OSError:
             return False
         return True
 
