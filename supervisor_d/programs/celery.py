@@ -44,7 +44,7 @@ AGENT_DIR_ENV = "SUPERVISOR_D_AGENT_DIR"
 """Where the agent keeps its heartbeat and its ledger: the process's private directory."""
 AGENT_OFF_ENV = "SUPERVISOR_D_AGENT_OFF"
 AGENT_FEATURES = (
-    "heartbeat", "drain", "ledger", "repair", "pool", "reap", "settings", "stamp", "freeze", "oom", "stacks",
+    "heartbeat", "drain", "ledger", "lend", "repair", "pool", "reap", "settings", "stamp", "freeze", "oom", "stacks",
 )  # fmt: skip
 """What `agent_off` may name."""
 

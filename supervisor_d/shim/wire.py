@@ -29,8 +29,9 @@ whoever connects, and then goes on with what happens.
     lent     count                                 the same, of the connections that the program's agent has lent
 
 The daemon asks, with the word under "ask": `go` (open the gate; on the first link only), `sockets` (the program's
-listeners, which the shim keeps), `lent` (the connections that its agent has lent), `tell` (pass `text` on to the agent, as one datagram of TOLD_MAX_BYTES at most),
-`kill` (everything below the shim) and `release` (the tree is empty and everything known: end).
+listeners, which the shim keeps), `lent` (the connections that its agent has lent), `tell` (pass `text` on to the
+agent, as one datagram of TOLD_MAX_BYTES at most), `kill` (everything below the shim) and `release` (the tree is empty
+and everything known: end).
 
 Facts and fields are only ever added, and both sides skip those they do not know; where that cannot hold, VERSION
 grows.

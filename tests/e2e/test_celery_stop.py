@@ -110,3 +110,18 @@ def test_what_a_killed_worker_held_is_back_in_seconds_and_runs_once_elsewhere() 
         wait_for(lambda: not held(queue), SECONDS, "all tasks to be done")
         finished = [task for task, word in words(queue) if word == "finished"]
         assert sorted(finished) == sorted([*tasks, *waiting]), "each once"
+
+
+def test_what_redis_hands_to_a_dead_man_goes_back_to_its_queue() -> None:
+    """A stopped main cannot read: what Redis answers it is in nobody's hands when it is killed."""
+    with shop(workers=1, concurrency=1) as queue:
+        send(queue, "work", 0.1)
+        wait_for(lambda: not held(queue), SECONDS, "the first task to be done")
+        victim = queue.pid_of("queue")
+        os.kill(victim, signal.SIGSTOP)
+        task = send_only(queue, "work", 0.1)
+        wait_for(lambda: not held(queue), SECONDS, "Redis to hand the message to the one that is stopped")
+        os.kill(victim, signal.SIGKILL)
+        assert "1 message held: 1 back in their queues" in queue.wait_event("restored", pool="queue").reason
+        wait_for(lambda: (task, "finished") in words(queue), SECONDS, "the task to be done by the next one")
+        assert words(queue).count((task, "started")) == 1

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from supervisor_d.core.process import Exit
+from supervisor_d.runtime.lent import unread
+from supervisor_d.runtime.records import Records
 from supervisor_d.shim import wire
 from tests.shim.conftest import ID, ShimWorld
 from tests.support.waiting import eventually
@@ -83,3 +85,28 @@ async def test_the_last_words_are_told_again(shims: ShimWorld) -> None:
     shims.new_daemon()
     await eventually(lambda: len(shims.told) == wire.TOLD_KEPT)
     assert shims.told == [(ID, f"{number} ") for number in range(100 - wire.TOLD_KEPT, 100)]
+
+
+LENDER = """
+import array, os, socket, time
+s = socket.socket(fileno=int(os.environ["SUPERVISOR_D_AGENT_FD"]))
+for word in (b"first", b"second"):
+    ours, theirs = socket.socketpair()
+    s.sendmsg([b"{}"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [ours.fileno()]))])
+    theirs.send(word)
+    ours.close(); theirs.close()
+s.send(b"lent")
+time.sleep(60)
+"""
+
+
+async def test_what_is_lent_outlives_the_program_and_takes_the_place_of_what_was_lent_before(shims: ShimWorld) -> None:
+    python(shims, LENDER, agent=True)
+    await eventually(lambda: shims.told == [(ID, "lent")])
+    await shims.spawned()
+    shims.host.kill(ID)
+    await shims.over()
+    found = unread(Records(shims.directory / "run").of(ID))
+    assert [connection.recv(100) for connection in found] == [b"second"]
+    for connection in found:
+        connection.close()
