@@ -148,7 +148,8 @@ def _rolled(old: PoolIntent, spec: PoolSpec, now: float, reason: str) -> PoolInt
     """A new generation; a rollout that is under way keeps the version it would go back to."""
     number = old.latest_generation + 1
     back_to = old.previous or old.wanted
-    record = RolloutRecord(back_to.generation, number, reason, now, gated=old.running)
+    gated = old.running and spec.rollout.canary  # decided once: it must not go back behind its gates
+    record = RolloutRecord(back_to.generation, number, reason, now, gated=gated)
     return replace(old, wanted=Version(number, spec), previous=back_to, rollout=record, latest_generation=number)
 
 

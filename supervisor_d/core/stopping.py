@@ -19,6 +19,8 @@ from collections.abc import Iterable
 
 from supervisor_d.core.process import Process, StopProgress, TasksLeft
 
+UNTOLD_SECONDS = 3.0
+"""For the driver of a daemon that has just adopted a stopping process to tell what work it has left."""
 LEAVING_SECONDS = 3.0
 """For a program to end once its work is done: Celery takes 1.9 to 2.7 s for it."""
 NAME_SHOWN = 80
@@ -36,11 +38,14 @@ def next_step_at(process: Process, stop: StopProgress) -> float:
 
 
 def _safe_at(process: Process, stop: StopProgress) -> float:
-    """Until when the step waits for work that would be lost; 0 when there is none, or it waits for none."""
+    """Until when the step waits for work that would be lost; 0 when there is none, or it waits for none.  A daemon that
+    adopted it does not know that yet."""
     longest = process.policy.stop[stop.step].unsafe_wait_seconds
     limit = stop.began_at + longest if longest else 0.0
     if process.tasks is not None and process.tasks.unsafe:
         return limit
+    if process.tasks is None and process.adopted:
+        return min(limit, process.since + UNTOLD_SECONDS)
     return 0.0 if process.unsafe_ended_at is None else min(limit, process.unsafe_ended_at + LEAVING_SECONDS)
 
 

@@ -89,6 +89,12 @@ class TestWithGates:
     def test_a_gate_of_another_generation_changes_nothing(self, rolling: Intent) -> None:
         assert intents.pass_gate(rolling, PassGate("web", 1, "canary", "test")) == rolling
 
+    def test_a_policy_that_changes_meanwhile_sends_nobody_back_behind_its_gates(self) -> None:
+        bold = replace(WEB2, rollout=RolloutPolicy(canary=False))
+        begun = accepted(bold, after=accepted(WEB1))
+        careful = accepted(replace(bold, rollout=RolloutPolicy()), after=begun)
+        assert self.derived(careful).pools["web"].trial is None
+
     def test_a_stopped_pool_has_nobody_to_be_gentle_to(self, rolling: Intent) -> None:
         stopped = intents.stop(rolling, ("web",), "asked")
         assert self.derived(stopped).pools["web"].trial is None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from supervisor_d.core.process import Process, State, StopProgress, TasksLeft
@@ -37,6 +39,15 @@ def sent(step: int, deadline: float | None, *, done: bool = False) -> StopProgre
 )
 def test_when_the_next_step_is_due(stop: StopProgress, tasks: TasksLeft | None, due: float) -> None:
     assert next_step_at(stopping(stop, tasks), stop) == due
+
+
+@pytest.mark.parametrize(
+    ("adopted_at", "tasks", "due"), [(41.0, None, 44.0), (20.0, None, 42.0), (41.0, SAFE, 42.0), (609.0, None, 610.0)]
+)
+def test_a_daemon_that_adopted_it_waits_to_be_told(adopted_at: float, tasks: TasksLeft | None, due: float) -> None:
+    stop = sent(1, 42.0)
+    adopted = replace(stopping(stop, tasks), adopted=True, since=adopted_at)
+    assert next_step_at(adopted, stop) == due
 
 
 @pytest.mark.parametrize(
