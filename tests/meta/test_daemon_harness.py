@@ -76,7 +76,7 @@ async def test_a_load_counts_what_was_torn_refused_or_not_200() -> None:
     async with server, Load(server.sockets[0].getsockname()[1], clients=1) as load:
         await asyncio.wait_for(over.wait(), 10)
     assert load.done >= 1
-    assert [text.split(": ")[1] for text in load.failed] == ["IncompleteReadError", "ValueError", "IncompleteReadError"]
+    assert [text.split(": ")[1] for text in load.failed] == ["TornError", "RefusedStatusError", "TornError"]
     assert load.bodies == {b"good"}
 
 
