@@ -44,7 +44,7 @@ def _safe_at(process: Process, stop: StopProgress) -> float:
     limit = stop.began_at + longest if longest else 0.0
     if process.tasks is not None and process.tasks.unsafe:
         return limit
-    if process.tasks is None and process.adopted:
+    if process.tasks is None and process.adopted and not process.ended:
         return min(limit, process.since + UNTOLD_SECONDS)
     return 0.0 if process.unsafe_ended_at is None else min(limit, process.unsafe_ended_at + LEAVING_SECONDS)
 

@@ -48,6 +48,7 @@ def test_a_daemon_that_adopted_it_waits_to_be_told(adopted_at: float, tasks: Tas
     stop = sent(1, 42.0)
     adopted = replace(stopping(stop, tasks), adopted=True, since=adopted_at)
     assert next_step_at(adopted, stop) == due
+    assert next_step_at(replace(adopted, state=State.EXITED), stop) == 42.0, "it has no work any more"
 
 
 @pytest.mark.parametrize(

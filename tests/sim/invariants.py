@@ -336,6 +336,9 @@ class Invariants:
             return
         assert process.stop.deadline is not None
         due = self._due(process, process.stop.step + 1)
+        step = process.policy.stop[process.stop.step]
+        if process.adopted and not process.ended and process.tasks is None and step.unsafe_wait_seconds:
+            due = max(due, process.since + UNTOLD_SECONDS)
         assert due > self.world.now, f"{process.id}: its deadline has passed"
 
     def _stop_is_in_reverse_order(self, process_id: str) -> None:
@@ -401,7 +404,7 @@ class Invariants:
         current = Counter(
             (p.slot, p.generation, p.role, 0 if p.policy.traits.scale_in_place else p.workers)
             for p in self.world.observed.pool(pool.name).processes.values()
-            if p.live and not p.shim_lost and not p.adopted
+            if p.live and not p.shim_lost and not p.adopted and not p.resize_refused
         )
         assert all(count == 1 for count in current.values()), f"{pool.name}: two at once in {current}"
 
