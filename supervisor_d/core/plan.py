@@ -134,7 +134,7 @@ class _PoolPlan:
                 self._do(act.Kill(process.id, "its shim died: what is left of its tree has no keeper", True), process)
             elif process.state is State.STARTING:
                 self._start_deadline(process)
-            elif process.stuck:
+            elif process.stuck and not process.ended:
                 self._replace_stuck(process)
 
     def _next_step(self, process: Process, stop: StopProgress) -> None:

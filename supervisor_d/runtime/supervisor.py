@@ -267,6 +267,7 @@ class Supervisor:
             case ev.Spawned(id):
                 self._start_attending(id)
             case ev.Adopted(process):
+                self._noted[process.id] = Progress.of(process)  # what comes after it is news
                 if process.pid is not None and process.exit is None:
                     self._start_attending(process.id)
             case ev.StopSignalled(id) | ev.KillSent(id):

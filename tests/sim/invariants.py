@@ -244,6 +244,9 @@ class Invariants:
 
     def spawned(self, action: act.Spawn) -> None:
         """After the host was asked."""
+        self.steps.pop(action.id, None)  # a number may be given again, when nothing was left for a daemon to adopt
+        self.unsafe.pop(action.id, None)
+        self.done = {key: at for key, at in self.done.items() if key[0] != action.id}
         process = self.world.host.processes[action.id]
         if self.world.intent.pools[action.pool].previous is not None and is_bad(process.script):
             self.tried.setdefault((action.pool, action.generation, action.role), []).append(process)

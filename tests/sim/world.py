@@ -256,8 +256,10 @@ class World:
         match event:
             case ev.Spawned(id):
                 self._attend(id)
-            case ev.Adopted(process) if process.pid is not None:
-                self._attend(process.id)
+            case ev.Adopted(process):
+                self._noted[process.id] = Progress.of(process)
+                if process.pid is not None:
+                    self._attend(process.id)
                 if process.stop is not None:
                     self._tell_tasks(process.id)
             case ev.StopSignalled(id):
