@@ -287,7 +287,8 @@ class Invariants:
     def _was_not_told(self, process: Process, step: int) -> bool:
         """An adopted process whose unsafe work the daemon could not know of: it waited to be told, and not for long."""
         waits = process.adopted and process.policy.stop[step - 1].unsafe_wait_seconds > 0
-        return waits and process.since < self.world.now <= process.since + UNTOLD_SECONDS + 1e-9
+        passed = self.steps[process.id][step - 1] + process.policy.stop[step - 1].wait_seconds <= self.world.now
+        return waits and passed and self.world.now <= process.since + UNTOLD_SECONDS + 1e-9
 
     def _due(self, process: Process, step: int) -> float:
         sent = self.steps[process.id]
