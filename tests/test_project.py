@@ -143,7 +143,7 @@ def test_the_readmes_config_is_accepted(tmp_path: Path) -> None:
     file = tmp_path / "shop.yaml"
     file.write_text(text, encoding="utf-8")
     config = load(file, environ=os.environ)
-    assert list(config.pools) == ["redis", "migrate", "web", "worker", "beat"]
+    assert list(config.pools) == ["redis", "migrate", "worker", "web", "beat"]
 
 
 def test_every_directory_the_architecture_names_is_there() -> None:
