@@ -27,6 +27,7 @@ of another process: every field is checked before it is used.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import mmap
@@ -35,7 +36,7 @@ import socket
 import stat
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Union
 
 from . import ledger, popped
@@ -81,14 +82,34 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m supervisor_d_celery_agent --restore DIR\n")
         return EX_USAGE
+    try:
+        with _alone(arguments[0]):
+            return _give_back(arguments[0])
+    except OSError:  # there is no ledger, or none that can be opened, which reading it will tell
+        return _give_back(arguments[0])
+
+
+@contextlib.contextmanager
+def _alone(directory: str) -> Iterator[None]:
+    """While no other helper is at work here: a daemon that was killed leaves one behind.  Raises OSError."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(os.path.join(directory, ledger.NAME), flags)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _give_back(directory: str) -> int:
     counts = dict.fromkeys(("held", "restored", "acked", "skipped", "gone"), 0)
     try:
         lent = popped.from_environment()
-        found = read(arguments[0], describe=bool(lent))
+        found = read(directory, describe=bool(lent))
     except FileNotFoundError:
         return _say(counts, EX_OK)
     except (SpoiltError, OSError) as exc:
-        sys.stderr.write(f"cannot read the ledger in {arguments[0]}: {exc}\n")
+        sys.stderr.write(f"cannot read the ledger in {directory}: {exc}\n")
         return _say(counts, EX_DATAERR)
     counts["held"] = len(found.slots)
     if found.spoilt:
@@ -124,7 +145,6 @@ def read(directory: str, *, describe: bool = False) -> Ledger:
         if about.st_size != ledger.SIZE_BYTES:
             raise SpoiltError(f"{about.st_size} bytes instead of {ledger.SIZE_BYTES}")
         raw = mmap.mmap(fd, ledger.SIZE_BYTES)
-        fcntl.flock(os.dup(fd), fcntl.LOCK_EX)  # until we end: a daemon that was killed left a helper behind
         return parse(raw, describe=describe)
     finally:
         os.close(fd)
