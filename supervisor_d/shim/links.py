@@ -18,7 +18,10 @@ OUTGOING_MAX_BYTES = 256 * 1024
 
 
 class Link:
-    """One connection, never blocking.  `asked` gets its messages, `ended` its end."""
+    """One connection, never blocking.  `asked` gets its messages, `ended` its end.
+
+    Who can't be told any more may still have said something: that is read first, and its end of file ends the link.
+    """
 
     def __init__(
         self,
@@ -34,11 +37,12 @@ class Link:
         self._ended = ended
         self._lines = wire.Lines()
         self._outgoing = b""
+        self._hears = True
         loop.watch(connection.fileno(), self._ready)
 
     def send(self, data: bytes, *, may_drop: bool = False) -> None:
         """Send now or when there is room.  With `may_drop`: now or never."""
-        if self._connection.fileno() < 0 or (may_drop and self._outgoing):
+        if self._connection.fileno() < 0 or not self._hears or (may_drop and self._outgoing):
             return
         self._outgoing += data
         self._flush()
@@ -68,8 +72,7 @@ class Link:
         except BlockingIOError:
             pass
         except OSError:
-            self.close()
-            return
+            self._hears, self._outgoing = False, b""
         if waiting:
             self._loop.watch(self._connection.fileno(), self._ready, IN | OUT if self._outgoing else IN)
 
