@@ -11,8 +11,9 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import IO
 
 from supervisor_d.core.spec import Launch
 from supervisor_d.programs.addresses import Address, HttpTarget
@@ -57,7 +58,32 @@ async def ask_exec(argv: tuple[str, ...], launch: Launch, account: Account | Non
 
     Cancelled (out of time), it kills the command and all that it started.  Raises OSError when it cannot be run.
     """
-    child = _run(argv, launch.env, launch.cwd, account)
+    child = start_as(argv, launch.env, launch.cwd, account)
+    await end_of(child)
+    return child.returncode
+
+
+def start_as(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str,
+    account: Account | None,
+    *,
+    output: tuple[int | IO[bytes], int | IO[bytes]] = (subprocess.DEVNULL, subprocess.DEVNULL),
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a command as a user, in a session of its own, without input.  Raises OSError when it cannot be run."""
+    return subprocess.Popen(
+        argv, env=env, cwd=cwd or "/", stdin=subprocess.DEVNULL, stdout=output[0], stderr=output[1],
+        pass_fds=pass_fds, start_new_session=True,
+        user=account["uid"] if account else None,
+        group=account["gid"] if account else None,
+        extra_groups=account["groups"] if account else None,
+    )  # fmt: skip
+
+
+async def end_of(child: subprocess.Popen[bytes]) -> None:
+    """Return when it has ended and was reaped; cancelled, kill it and all that it started."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     pidfd = os.pidfd_open(child.pid)
@@ -68,17 +94,6 @@ async def ask_exec(argv: tuple[str, ...], launch: Launch, account: Account | Non
         loop.remove_reader(pidfd)
         os.close(pidfd)
         kill_tree(child)
-    return child.returncode
-
-
-def _run(argv: tuple[str, ...], env: Mapping[str, str], cwd: str, account: Account | None) -> subprocess.Popen[bytes]:
-    null = subprocess.DEVNULL
-    return subprocess.Popen(
-        argv, env=env, cwd=cwd or "/", stdin=null, stdout=null, stderr=null, start_new_session=True,
-        user=account["uid"] if account else None,
-        group=account["gid"] if account else None,
-        extra_groups=account["groups"] if account else None,
-    )  # fmt: skip
 
 
 def kill_tree(child: subprocess.Popen[bytes]) -> None:

@@ -19,7 +19,6 @@ import errno
 import os
 import socket
 import stat
-import subprocess
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -29,7 +28,7 @@ from supervisor_d.core.events import Restored, RestoreFailed
 from supervisor_d.runtime import lent, tasks
 from supervisor_d.runtime.drivers.heartbeat import printable
 from supervisor_d.runtime.host import Emit
-from supervisor_d.runtime.probing import kill_tree
+from supervisor_d.runtime.probing import end_of, start_as
 from supervisor_d.runtime.records import Records
 from supervisor_d.shim import wire
 
@@ -160,46 +159,20 @@ async def _run(spec: wire.Spec, private_dir: str, unread: list[socket.socket]) -
     with _memory_file("out") as out, _memory_file("err") as err:
         argv = [spec["argv"][0], "-m", MODULE, "--restore", private_dir]
         try:
-            child = _start(argv, spec, out, err, [connection.fileno() for connection in unread])
+            fds = [connection.fileno() for connection in unread]
+            env = {**spec["env"], LENT_ENV: ",".join(map(str, fds))}
+            child = start_as(argv, env, spec["cwd"], spec["account"], output=(out, err), pass_fds=fds)
         finally:
             for connection in unread:
                 connection.close()
         async with asyncio.timeout(HELPER_SECONDS):
-            await _end_of(child)
+            await end_of(child)
         return child.returncode, _read(out, 0), _read(err, max(0, os.fstat(err.fileno()).st_size - OUTPUT_MAX_BYTES))
 
 
 def _memory_file(name: str) -> BinaryIO:
     """Where a helper writes: nobody has to read it meanwhile, and it can't be waited for."""
     return open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b")
-
-
-def _start(
-    argv: list[str], spec: wire.Spec, out: BinaryIO, err: BinaryIO, unread: list[int]
-) -> subprocess.Popen[bytes]:
-    account = spec["account"]
-    env = {**spec["env"], LENT_ENV: ",".join(map(str, unread))}
-    return subprocess.Popen(
-        argv, env=env, pass_fds=unread, cwd=spec["cwd"] or "/", stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-        start_new_session=True,
-        user=account["uid"] if account else None,
-        group=account["gid"] if account else None,
-        extra_groups=account["groups"] if account else None,
-    )  # fmt: skip
-
-
-async def _end_of(child: subprocess.Popen[bytes]) -> None:
-    """Return when it has ended and was reaped; cancelled, kill it and all that it started."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    pidfd = os.pidfd_open(child.pid)
-    try:
-        loop.add_reader(pidfd, ended.set)
-        await ended.wait()
-    finally:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
-        kill_tree(child)
 
 
 def _read(file: BinaryIO, offset: int) -> bytes:

@@ -82,18 +82,22 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m supervisor_d_celery_agent --restore DIR\n")
         return EX_USAGE
-    try:
-        with _alone(arguments[0]):
-            return _give_back(arguments[0])
-    except OSError:  # there is no ledger, or none that can be opened, which reading it will tell
+    with _alone(arguments[0]):
         return _give_back(arguments[0])
 
 
 @contextlib.contextmanager
 def _alone(directory: str) -> Iterator[None]:
-    """While no other helper is at work here: a daemon that was killed leaves one behind.  Raises OSError."""
+    """While no other helper is at work here: a daemon that was killed leaves one behind.
+
+    Where the ledger cannot be opened there is nothing to be done, as whoever reads it will be told.
+    """
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(os.path.join(directory, ledger.NAME), flags)
+    try:
+        fd = os.open(os.path.join(directory, ledger.NAME), flags)
+    except OSError:
+        yield
+        return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
