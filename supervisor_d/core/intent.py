@@ -140,7 +140,9 @@ def _renewed(old: PoolIntent, spec: PoolSpec, now: float, reason: str) -> PoolIn
     current = old.wanted.spec
     workers = old.workers if spec.workers == current.workers else None
     if spec.digest == current.digest and spec.program == current.program:
-        return replace(old, wanted=Version(old.wanted.generation, spec), workers=workers)
+        # A rollout that was spared its gates may serve already: it does not go back behind them.
+        record = old.rollout and replace(old.rollout, gated=old.rollout.gated and spec.rollout.canary)
+        return replace(old, wanted=Version(old.wanted.generation, spec), rollout=record, workers=workers)
     return _rolled(replace(old, workers=workers), spec, now, reason)
 
 

@@ -7,7 +7,7 @@ import pytest
 from supervisor_d.core import intent as intents
 from supervisor_d.core.actions import ConcludeRollout
 from supervisor_d.core.intent import Intent, PoolIntent
-from supervisor_d.core.spec import PoolSpec
+from supervisor_d.core.spec import PoolSpec, RolloutPolicy
 
 WEB1 = PoolSpec("web", "command", 2, None, digest="one")
 WEB2 = replace(WEB1, digest="two")
@@ -56,6 +56,14 @@ class TestAccept:
     def test_a_rollout_that_is_overtaken_keeps_where_it_would_go_back_to(self, rolling: Intent) -> None:
         pool = web(accepted(replace(WEB1, digest="three"), after=rolling))
         assert (pool.wanted.generation, pool.previous) == (3, intents.Version(1, WEB1))
+
+    def test_a_rollout_that_was_spared_its_gates_does_not_go_back_behind_them(self, rolling: Intent) -> None:
+        spared = accepted(replace(WEB2, rollout=RolloutPolicy(canary=False)), after=rolling)
+        again = web(accepted(WEB2, after=spared))
+        assert (again.wanted.generation, again.rollout) == (
+            2,
+            intents.RolloutRecord(1, 2, "changed: app", 5.0, gated=False),
+        )
 
     def test_a_pool_that_left_is_stopped_and_one_that_comes_back_starts(self) -> None:
         gone = accepted(DB, after=intents.scale(accepted(WEB1, DB), "web", 5))

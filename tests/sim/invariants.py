@@ -226,7 +226,7 @@ class Invariants:
         if world.observed.pool(action.pool).admitted_epoch == pool.epoch:
             return
         for name in pool.after:
-            other = world.desired.pools.get(name)
+            other = world.seen_desired.pools.get(name)
             assert other is None or pool_is_ready(other, world.seen), f"{action.id} starts before {name} is ready"
 
     def _oneshot_runs_once(self, action: act.Spawn) -> None:

@@ -71,7 +71,7 @@ class World:
         self.intent = self.stored
         self.desired = Desired()
         self.observed = Observed()
-        self.seen = self.observed
+        self.seen, self.seen_desired = self.observed, self.desired
         """What the plan that is being performed was made from."""
         self.wake_at: float | None = None
         self.invariants = Invariants(self)
@@ -239,7 +239,7 @@ class World:
                 self.wake_at = made.wake_at
                 self.invariants.settled()
                 return
-            self.seen = self.observed
+            self.seen, self.seen_desired = self.observed, self.desired
             for action in made.actions:
                 self._perform(action)
         raise AssertionError(f"the plan does not settle in {MAX_ROUNDS} rounds")
