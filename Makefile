@@ -11,13 +11,17 @@ export PYTHON
 PYTEST_ARGS ?=
 RUN_ARGS ?=
 BENCH_ARGS ?=
+# How many test files run at a time: most of them wait most of the time.  `make test PYTEST_ARGS="-n 0"`: one by one.
+TEST_JOBS ?= 3
+FUZZ ?= 20000
 GUNICORN_VERSIONS ?= 25.3.0 26.2.2 27.0.1
 LOCK_ARGS ?=
 py := .venv/bin/python
 # Runs the suite, reaps its orphans, and fails when a process is left behind.
 pytest := $(py) -m tests.support.reaper $(py) -m pytest
+side_by_side := -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup tools run test test-fast chaos lossless systemd-257 conformance coverage-core lint format bench gunicorn-versions test-matrix lock clean
+.PHONY: help setup tools run test test-fast chaos lossless fuzz systemd-257 conformance coverage-core lint format bench gunicorn-versions test-matrix lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -32,7 +36,7 @@ run: setup ## the sample shop under the daemon: gunicorn, Celery, beat, Redis; C
 	@exec $(py) sample_app/run.py $(RUN_ARGS)
 
 test: tools ## the whole test suite
-	@$(pytest) $(PYTEST_ARGS)
+	@$(pytest) $(side_by_side) $(PYTEST_ARGS)
 
 test-fast: setup ## the tests that start no long-lived process: seconds
 	@$(pytest) -m "not real and not e2e and not slow" $(PYTEST_ARGS)
@@ -48,6 +52,9 @@ lossless: setup ## every action under load in its full dose, about an hour; the 
 	SUPERVISOR_D_DOSE=full SUPERVISOR_D_RESULTS=$(CURDIR)/.lossless.jsonl $(pytest) tests/lossless $(PYTEST_ARGS) || code=$$?; \
 	$(py) -m tests.support.report .lossless.jsonl docs/lossless.md; \
 	exit $$code
+
+fuzz: setup ## 20,000 new examples of the simulated world, about ten minutes; FUZZ=1000 for another number
+	@SUPERVISOR_D_SIM_EXAMPLES=$(FUZZ) $(pytest) tests/sim/test_machine.py $(PYTEST_ARGS)
 
 systemd-257: setup ## tests/systemd in a root of Debian 13 instead of this machine's (made once, in ~/.cache; root only)
 	@root=$$(scripts/ensure-debian-root trixie) && SUPERVISOR_D_BOX_ROOT="$$root" $(pytest) tests/systemd $(PYTEST_ARGS)
@@ -90,7 +97,7 @@ test-matrix: setup ## the whole suite under Python 3.12 and 3.13 too, where they
 	    VENV=.venv-$$version PYTHON=python$$version scripts/setup-venv; \
 	    VENV=.venv-$$version scripts/ensure-tools; \
 	    python=.venv-$$version/bin/python; \
-	    $$python -m tests.support.reaper $$python -m pytest $(PYTEST_ARGS); \
+	    $$python -m tests.support.reaper $$python -m pytest $(side_by_side) $(PYTEST_ARGS); \
 	done
 
 lock: setup ## renew requirements/dev.lock from pyproject.toml (`make lock LOCK_ARGS=--upgrade` for newer versions)

@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import random
 import secrets
-from collections.abc import Generator
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -38,6 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
         setattr(config.option, SEED_OPTION, chosen)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with slow tests come first: where files run side by side, none of them is the last to end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     seed = getattr(config.option, SEED_OPTION)
     skips = "a skip is a failure" if NO_SKIP else "skips are allowed"
@@ -47,6 +55,17 @@ def pytest_report_header(config: pytest.Config) -> str:
 @pytest.fixture(autouse=True)
 def _seeded(request: pytest.FixtureRequest) -> None:
     random.seed(f"{getattr(request.config.option, SEED_OPTION)} {request.node.nodeid}")
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that other users can pass through, with a name that leaves room for a socket's (sun_path: 107 bytes).
+
+    `tmp_path` is neither: it is private to its user, and grows by a part when tests run side by side.
+    """
+    with tempfile.TemporaryDirectory(prefix="sd-", dir="/tmp") as directory:
+        Path(directory).chmod(0o711)
+        yield Path(directory)
 
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)

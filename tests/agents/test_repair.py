@@ -222,6 +222,7 @@ def test_half_open_under_load_and_healed_nothing_is_lost(start: Start, truth: Tr
         node.ready()
         truth.send(range(2), 0.1)
         truth.wait_finished(2, 20)
+        wait_for(lambda: broker.client().info("clients")["blocked_clients"], 20, "the next BRPOP")
         proxy.silent.set()
         truth.send(range(2, 6), 0.1)
         assert truth.queued() == 3, "the broker has answered the BRPOP, and nobody hears it"

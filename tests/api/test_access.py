@@ -162,19 +162,10 @@ def as_user(uid: int, gid: int, groups: list[int], act: Callable[[], None]) -> s
     return told
 
 
-@pytest.fixture
-def reachable(tmp_path: Path) -> Path:
-    """A directory that other users can pass through."""
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        if path.stat().st_uid == os.geteuid():
-            path.chmod(path.stat().st_mode | 0o011)
-    return tmp_path
-
-
 @needs_root
 @pytest.mark.root
-def test_levels_hold_for_real_users(reachable: Path) -> None:
-    with served(reachable, RULES) as server:
+def test_levels_hold_for_real_users(open_path: Path) -> None:
+    with served(open_path, RULES) as server:
         client = Client(str(server.path))
 
         def look() -> None:
@@ -203,9 +194,9 @@ def test_levels_hold_for_real_users(reachable: Path) -> None:
 
 @needs_root
 @pytest.mark.root
-def test_who_gets_as_far_as_a_connection_is_still_denied(reachable: Path) -> None:
+def test_who_gets_as_far_as_a_connection_is_still_denied(open_path: Path) -> None:
     """Should the file's rights ever be too wide, the peer's credentials decide."""
-    with served(reachable, AccessRules(0)) as server:
+    with served(open_path, AccessRules(0)) as server:
         server.path.parent.chmod(0o755)
         server.path.chmod(0o666)
         client = Client(str(server.path))

@@ -65,7 +65,7 @@ def test_a_run_prints_its_seed_and_can_be_replayed(tmp_path: Path) -> None:
     seed = re.search(r"^seed: (\d+)", first, re.MULTILINE)
     assert seed is not None
     again = run_suite(tmp_path, RANDOM_NUMBER, "-s", f"--hypothesis-seed={seed[1]}").stdout
-    by_variable = run_suite(tmp_path, RANDOM_NUMBER, "-s", SUPERVISOR_D_SEED=seed[1]).stdout
+    by_variable = run_suite(tmp_path, RANDOM_NUMBER, "-rP", "-n", "2", SUPERVISOR_D_SEED=seed[1]).stdout
     other = run_suite(tmp_path, RANDOM_NUMBER, "-s", "--hypothesis-seed=1").stdout
     numbers = [re.findall(r"<([\d.]+)>", text) for text in (first, again, by_variable, other)]
     assert numbers[0] == numbers[1] == numbers[2] != numbers[3]

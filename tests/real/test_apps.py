@@ -100,14 +100,12 @@ time.sleep(600)
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look as another user")
-def test_it_is_the_pools_user_who_imports(tmp_path: Path) -> None:
-    for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(each.stat().st_mode | 0o055)
-    python = tmp_path / "python"  # root's own may be in a home that nobody else can enter
+def test_it_is_the_pools_user_who_imports(open_path: Path) -> None:
+    python = open_path / "python"  # root's own may be in a home that nobody else can enter
     python.write_text('#!/bin/sh\nprintf \'{"error": "%s"}\\n\' "$(id -u) $(id -G) $HOME $*"\n')
     python.chmod(0o755)
     entry = pwd.getpwuid(plain_user.uid())
-    spec = replace(pool(tmp_path), python=str(python), user=entry.pw_name)
+    spec = replace(pool(open_path), python=str(python), user=entry.pw_name)
     groups = {int(group) for group in os.getgrouplist(entry.pw_name, entry.pw_gid)}
     uid, *seen, home, _, module, app = inspected(spec, 60).error.split()
     assert (uid, home, module, app) == (str(entry.pw_uid), entry.pw_dir, "supervisor_d_inspect", "shop")

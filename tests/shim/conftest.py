@@ -68,21 +68,21 @@ def _replace(launch: Launch, name: str, value: object) -> Launch:
 
 
 @pytest_asyncio.fixture
-async def shims(tmp_path: Path) -> AsyncIterator[ShimWorld]:
+async def shims(open_path: Path) -> AsyncIterator[ShimWorld]:
     """As it comes: with cgroups where this machine has them."""
-    world = ShimWorld(tmp_path)
+    world = ShimWorld(open_path)
     yield world
     await world.end()
 
 
 @pytest_asyncio.fixture(params=["with a cgroup", "without a cgroup"])
 async def both(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, open_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ShimWorld]:
     """With and without cgroups: neither may lean on the other."""
     if request.param == "without a cgroup":
         monkeypatch.setattr(linux, "own_cgroup", lambda: None)
-    world = ShimWorld(tmp_path)
+    world = ShimWorld(open_path)
     yield world
     await world.end()
 

@@ -45,10 +45,10 @@ DAEMON = textwrap.dedent("""
 
 
 @pytest.fixture
-def killed_daemon(tmp_path: Path) -> dict[str, int]:
+def killed_daemon(open_path: Path) -> dict[str, int]:
     """A daemon that started six processes and was killed: their pids."""
-    os.mkfifo(tmp_path / "go")
-    daemon = subprocess.Popen([sys.executable, "-c", DAEMON, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    os.mkfifo(open_path / "go")
+    daemon = subprocess.Popen([sys.executable, "-c", DAEMON, str(open_path)], stdout=subprocess.PIPE, text=True)
     assert daemon.stdout
     pids = {}
     for _ in range(6):
@@ -61,7 +61,7 @@ def killed_daemon(tmp_path: Path) -> dict[str, int]:
 
 
 async def test_after_kill_9_the_same_processes_are_adopted(
-    killed_daemon: dict[str, int], tmp_path: Path, shims: ShimWorld
+    killed_daemon: dict[str, int], open_path: Path, shims: ShimWorld
 ) -> None:
     adopted = shims.host.adopt()
     assert {adoption.process_id: adoption.pid for adoption in adopted} == killed_daemon
@@ -69,7 +69,7 @@ async def test_after_kill_9_the_same_processes_are_adopted(
     for number in (0, 1):
         os.kill(killed_daemon[f"p.{number}@g1.{number}"], signal.SIGKILL)
     assert await shims.over("p.0@g1.0") == Exit(signal=9)
-    go = os.open(tmp_path / "go", os.O_RDWR)
+    go = os.open(open_path / "go", os.O_RDWR)
     os.write(go, b"go\n" * 4)
     for number in range(2, 6):
         assert await shims.over(f"p.{number}@g1.{number}") == Exit(code=40 + number)

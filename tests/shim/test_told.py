@@ -44,9 +44,7 @@ async def test_a_notification(shims: ShimWorld) -> None:
 @pytest.mark.skip_allowed("only root may become another user")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 async def test_a_notification_of_a_dropped_user(shims: ShimWorld) -> None:
-    for directory in (shims.directory / "run", shims.directory, *shims.directory.parents[:-1]):
-        if directory.stat().st_uid == 0:
-            directory.chmod(directory.stat().st_mode | 0o711)
+    (shims.directory / "run").chmod(0o711)
     shims.sh("exec /usr/bin/python3 -I -S -c '" + NOTIFY + "'", notify=True, user="www-data")
     assert await shims.over() == Exit(code=0), shims.log()
     assert shims.told == [(ID, "READY=1\nSTATUS=\ufffd")]

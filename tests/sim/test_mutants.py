@@ -86,9 +86,7 @@ MUTANTS: dict[str, Patch] = {
     "nobody wakes the daemon": lambda patch: patch.setattr(planning._Draft, "wake", lambda *_: None),
     "a kill is asked for again and again": _a_kill_is_forgotten,
     "a rollback goes nowhere": _a_rollback_goes_nowhere,
-    "what was adopted is not waited for": _on(CAPACITY, "_may_answer", _always(value=False)),
     "what is outdated stays": _on(PLAN, "_retire_outdated", _always(None)),
-    "a start may take for ever": _on(PLAN, "_start_deadline", _always(None)),
     "a size is never set": _on(PLAN, "_scale_in_place", _always(None)),
 }
 
@@ -112,7 +110,26 @@ def test_a_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         run_state_machine_as_test(WorldMachine, settings=thorough)
 
 
-def test_a_bug_that_chance_finds_too_seldom_is_found_by_its_story(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adopting, "on_trial", lambda *_: False)
+RARE: dict[str, tuple[Patch, Callable[[], None]]] = {
+    "a start may take for ever": (
+        _on(PLAN, "_start_deadline", _always(None)),
+        partial(test_stories.test_a_daemons_death_promotes_no_generation_that_hangs, age=2.0, canary=False),
+    ),
+    "a trial is adopted as ready": (
+        lambda patch: patch.setattr(adopting, "on_trial", lambda *_: False),
+        partial(test_stories.test_a_daemons_death_promotes_no_generation_that_hangs, age=5.5, canary=False),
+    ),
+    "what was adopted is not waited for": (
+        _on(CAPACITY, "_may_answer", _always(value=False)),
+        test_stories.test_what_a_new_daemon_found_starting_is_not_replaced_before_anything_serves,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_a_bug_that_chance_finds_too_seldom_is_found_by_its_story(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    patch, story = RARE[name]
+    story()
+    patch(monkeypatch)
     with pytest.raises(AssertionError):
-        test_stories.test_a_daemons_death_promotes_no_generation_that_hangs(age=5.5, canary=False)
+        story()

@@ -186,6 +186,18 @@ def test_a_daemons_death_promotes_no_generation_that_hangs(age: float, *, canary
     assert lines(world, "conclude-rollout worker: g2 rolled-back")
 
 
+def test_what_a_new_daemon_found_starting_is_not_replaced_before_anything_serves() -> None:
+    world = World(make_spec("web", "copies", 3))
+    world.advance(0.013)
+    world.kill_daemon(0.1)
+    before = set(ids(world))
+    world.restart("web")
+    world.advance(0.01)
+    assert before < set(ids(world))
+    world.advance(30.0)
+    assert before.isdisjoint(ids(world))
+
+
 def test_a_daemon_that_dies_in_the_middle_of_a_rollout_goes_on_with_it() -> None:
     world = shop()
     world.reload_with(make_spec("worker", "nodes", 4, SLOW, after=("migrate",)))
