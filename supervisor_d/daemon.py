@@ -36,7 +36,6 @@ from supervisor_d.config.whereabouts import whereabouts
 from supervisor_d.console import Console
 from supervisor_d.control import Control, Figures, Parts
 from supervisor_d.core import intent as intents
-from supervisor_d.core.actions import ConcludeRollout
 from supervisor_d.core.aftercare import is_waiting
 from supervisor_d.core.change import PoolChange
 from supervisor_d.core.config_spec import Config, DaemonSpec
@@ -272,13 +271,10 @@ class Daemon:
         """Sockets that only the version of a pool that did not rule had are closed."""
         self._listeners.settle(spec)
 
-    def last_words(self, action: ConcludeRollout) -> str:
-        """What the process wrote, since the rollout began, that made it fail."""
-        intent = self._supervisor.intent
-        rollout = intent.pools[action.pool].rollout
-        began = rollout.began_at if rollout is not None else 0.0
-        since = time.time() - (self._host.now() - began)
-        return last_words(intent, action.pool, action.log, self._places.log_dir, since)
+    def last_words(self, pool: str, log: str, since: float) -> str:
+        """What was last written to a pool's log, at or after a monotonic time; empty if nothing was."""
+        since_wall = time.time() - (self._host.now() - since)
+        return last_words(self._supervisor.intent, pool, log, self._places.log_dir, since_wall)
 
     # start
 

@@ -100,7 +100,11 @@ def crashing(crashes: Iterable[float], workers: int, now: float) -> str:
 
 
 def short_of_workers(ready: int, wanted: int, since: float, patience_seconds: float, now: float) -> str:
-    """Why a process that has not had `wanted` ready workers since an instant is ailing; empty when it is not yet."""
+    """Why a process that has not had `wanted` ready workers since an instant is ailing; empty when it is not yet.
+
+    `ready` is below 0 where nobody could count them.
+    """
     if now - since < patience_seconds:
         return ""
-    return f"it has {ready} of {wanted} workers ready, and has not got there within {format_duration(patience_seconds)}"
+    span = format_duration(patience_seconds)
+    return f"it has {max(ready, 0)} of {wanted} workers ready, and has not got there within {span}"

@@ -172,6 +172,23 @@ def _emptied(event: ev.TreeEmptied) -> str:
     return left + ("nothing is left of its tree" if event.proven else "nothing is known to be left (not proven)")
 
 
+def log_to_quote(event: ev.Event, observed: Observed) -> tuple[str, float]:
+    """(the log whose last lines may tell why a process fails, since when it writes there): `web.0`, 12.5.
+
+    For one that is not well, and for one that ended by itself with an error, once its log is whole; ("", 0.0) for all
+    else.  What a signal killed had no time for words, and the words of a trial are told with its verdict.
+    """
+    process = observed.find(event.id) if isinstance(event, ev.Ailing | ev.TreeEmptied) else None
+    if process is None or process.stop is not None or process.role != "serve":
+        return "", 0.0
+    if isinstance(event, ev.TreeEmptied) and (process.exit is None or not process.exit.code):
+        return "", 0.0
+    others = (p for p in observed.pool(process.pool).processes.values() if p.slot == process.slot and p is not process)
+    if any(other.pid is not None and other.began_at >= process.began_at for other in others):
+        return "", 0.0  # the youngest log of the slot is another one's
+    return f"{process.pool}.{process.slot}", process.began_at
+
+
 def _restored(event: ev.Restored | ev.RestoreFailed, observed: Observed) -> str:
     """A failure is told once, however often it is tried; and when there is another reason."""
     if isinstance(event, ev.Restored):

@@ -1,4 +1,4 @@
-"""What a process wrote last, for the reason of a rollout's failure: the answer to "why" mostly stands there."""
+"""What a process wrote last, for the reason of a failure: the answer to "why" mostly stands there."""
 
 from __future__ import annotations
 

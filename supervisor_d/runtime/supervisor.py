@@ -29,7 +29,7 @@ from supervisor_d.core.derive import Kinds, derive
 from supervisor_d.core.desired import Desired
 from supervisor_d.core.evolve import evolve
 from supervisor_d.core.intent import Intent
-from supervisor_d.core.journal import Note, describe_action, describe_event
+from supervisor_d.core.journal import Note, describe_action, describe_event, log_to_quote
 from supervisor_d.core.observed import Observed
 from supervisor_d.core.performed import performed
 from supervisor_d.core.plan import plan
@@ -83,8 +83,8 @@ class Keeper(Protocol):
     def rollout_concluded(self, spec: PoolSpec) -> None:
         """A rollout is over, and this version of the pool rules."""
 
-    def last_words(self, action: act.ConcludeRollout) -> str:
-        """What stands last in the log that may tell more of a rollout's failure; empty if nothing does."""
+    def last_words(self, pool: str, log: str, since: float) -> str:
+        """What was last written to a pool's log, at or after a monotonic time; empty if nothing was."""
 
 
 ContextOf = Callable[[Process, PoolSpec], LaunchContext]
@@ -254,13 +254,21 @@ class Supervisor:
             self.journal.record(Note("event", "ignored", "", "daemon", str(error)))
             return
         if tell:
-            self._tell(describe_event(event, self.observed))
+            self._tell(self._with_last_words(describe_event(event, self.observed), event))
         self.observed = after
         self._attend(event)
 
     def _tell(self, note: Note | None) -> None:
         if note is not None:
             self.journal.record(note)
+
+    def _with_last_words(self, note: Note | None, event: ev.Event) -> Note | None:
+        log, since = log_to_quote(event, self.observed)
+        return replace(note, reason=self._explained(note.reason, note.pool, log, since)) if note and log else note
+
+    def _explained(self, reason: str, pool: str, log: str, since: float) -> str:
+        words = self._keeper.last_words(pool, log, since)
+        return f"{reason}; its last words: {words}" if words else reason
 
     def _attend(self, event: ev.Event) -> None:
         match event:
@@ -293,8 +301,10 @@ class Supervisor:
         return intents.spec_of(self.intent, process.pool, process.generation)
 
     def _perform(self, action: act.Action) -> None:
-        if isinstance(action, act.ConcludeRollout) and action.log and (words := self._keeper.last_words(action)):
-            action = replace(action, reason=f"{action.reason}; its last words: {words}")
+        if isinstance(action, act.ConcludeRollout) and action.log:
+            rollout = self.intent.pools[action.pool].rollout
+            since = rollout.began_at if rollout is not None else 0.0
+            action = replace(action, reason=self._explained(action.reason, action.pool, action.log, since))
         self._tell(describe_action(action))
         event = performed(action)
         if event is not None:

@@ -6,7 +6,7 @@ import pytest
 
 from supervisor_d.core import actions as act
 from supervisor_d.core import events as ev
-from supervisor_d.core.journal import History, Note, describe_action, describe_event, pool_of
+from supervisor_d.core.journal import History, Note, describe_action, describe_event, log_to_quote, pool_of
 from supervisor_d.core.observed import Observed
 from supervisor_d.core.process import Exit, TasksLeft
 from tests.core.transcript import Transcript, policy, pool
@@ -112,6 +112,41 @@ class TestEvents:
         note = describe_event(ev.MainExited(ID, Exit(code=0)), t.observed)
         assert note is not None
         assert note.reason == f"exited with code 0, {text}"
+
+
+class TestLogToQuote:
+    EMPTIED = ev.TreeEmptied(ID, proven=True, killed=0)
+
+    def test_the_log_of_what_ended_with_an_error_once_it_is_whole(self, t: Transcript) -> None:
+        t.at(4.0)
+        t.starts(ID)
+        ended = ev.MainExited(ID, Exit(code=255))
+        assert log_to_quote(ended, t.observed) == ("", 0.0), "its last words may still be under way"
+        t.hears(ended)
+        assert log_to_quote(self.EMPTIED, t.observed) == ("web.0", t.process(ID).began_at)
+
+    @pytest.mark.parametrize("ended", [Exit(code=0), Exit(signal=9)])
+    def test_not_of_a_good_end_nor_of_a_kill(self, t: Transcript, ended: Exit) -> None:
+        t.starts(ID)
+        t.hears(ev.MainExited(ID, ended))
+        assert log_to_quote(self.EMPTIED, t.observed) == ("", 0.0)
+
+    def test_not_of_what_was_asked_to_end(self, t: Transcript) -> None:
+        t.starts(ID)
+        t.hears(ev.StopSignalled(ID, 0, 9.0, "why", expected=True), ev.MainExited(ID, Exit(code=1)))
+        assert log_to_quote(self.EMPTIED, t.observed) == ("", 0.0)
+
+    def test_not_where_another_process_of_the_slot_writes_already(self, t: Transcript) -> None:
+        t.starts(ID)
+        t.hears(ev.MainExited(ID, Exit(code=255)))
+        t.hears(ev.SpawnBegan("web.0@g1.2", "web", 0, 1, 1, policy(), 0, "why"))
+        assert log_to_quote(self.EMPTIED, t.observed)[0] == "web.0"
+        t.starts("web.0@g1.2")
+        assert log_to_quote(self.EMPTIED, t.observed) == ("", 0.0)
+
+    def test_of_what_is_not_well(self, t: Transcript) -> None:
+        t.starts(ID)
+        assert log_to_quote(ev.Ailing(ID, "no workers"), t.observed)[0] == "web.0"
 
 
 ACTIONS: list[tuple[act.Action, Note]] = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import urllib.request
 from typing import Any
@@ -144,6 +145,31 @@ async def test_code_that_changed_is_rolled_not_scaled() -> None:
             await asyncio.to_thread(daemon.must, "scale", "web=2")
             assert shop.master() == second, "one less imports nothing"
         assert load.failed == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("event", ["scaled", "a worker died"])
+async def test_a_master_without_a_descriptor_for_another_worker_is_replaced_and_the_story_tells_why(event: str) -> None:
+    """It ends by itself and interrupts its workers when a fork fails; where their boot fails it tries for ever."""
+    shop = Shop(start_timeout="3s")
+    with shop.daemon as daemon:
+        daemon.wait_running("web")
+        first = shop.master()
+        async with Load(shop.port) as load:
+            await _some(load)
+            used = max(int(fd) for fd in os.listdir(f"/proc/{first}/fd")) + 1
+            resource.prlimit(first, resource.RLIMIT_NOFILE, (used, used))
+            if event == "scaled":
+                await asyncio.to_thread(daemon.must, "scale", "web=3")
+            else:
+                os.kill(procs.children(first)[0], signal.SIGKILL)
+            await eventually(lambda: shop.master() not in (first, -1), 60, "another master")
+            await asyncio.to_thread(daemon.wait_running, "web")
+            await _some(load)
+        story = daemon.must("why", "web.0")
+        assert "its last words" in story
+        assert "Too many open files" in story
+        assert len(load.failed) <= 8, "no more than what the workers had in hand"
 
 
 def test_asgi_workers_do_not_keep_the_queue_short() -> None:
