@@ -37,6 +37,13 @@ def test_a_killed_process_comes_back_and_its_escaped_child_is_gone() -> None:
         assert dict(daemon.pool("one").restarts_total) == {"signal": 1}
 
 
+def test_what_ends_with_an_error_is_told_with_its_last_words() -> None:
+    script = "echo starting; echo no space for the cache >&2; exit 3"
+    with Daemon({"one": {"program": "command", "command": ["sh", "-c", script]}}) as daemon:
+        told = daemon.wait_event("tree-emptied")
+        assert told.reason == "nothing is left of its tree; its last words: starting | no space for the cache"
+
+
 def test_a_killed_shim_is_told_and_its_process_lives_on_and_is_ended_whole() -> None:
     daemon = Daemon()
     notes = Notes(daemon.work / "notes")
