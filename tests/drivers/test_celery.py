@@ -24,7 +24,7 @@ from supervisor_d.runtime.drivers.beat import BeatDriver
 from supervisor_d.runtime.drivers.celery import CeleryDriver, pool_processes
 from tests.drivers.support import Told, process_of, running
 from tests.drivers.test_members import tells_exits
-from tests.support.waiting import eventually, wait_for
+from tests.support.waiting import eventually, throughout, wait_for
 
 pytestmark = pytest.mark.real
 
@@ -150,8 +150,7 @@ async def test_an_agents_word_must_be_the_main_processs_own(tmp_path: Path) -> N
         for lie in ("", "READY=1", "{}", "[]", "[" * 4000, '{"ready": true}', json.dumps({"ready": True, "pid": 1})):
             node.driver.told("worker.0@g1.1", lie)
         node.driver.told("unknown.0@g1.1", json.dumps({"ready": True, "pid": node.pid}))
-        await asyncio.sleep(0.1)
-        assert node.told.ready == []
+        await throughout(lambda: node.told.ready == [], 0.1)
         node.driver.told("worker.0@g1.1", json.dumps({"ready": True, "pid": node.pid}))
         await node.ready()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from supervisor_d.core.process import State
 from supervisor_d.runtime.drivers import celery
 from supervisor_d.runtime.drivers.celery import pool_processes
 from tests.drivers.test_celery_stop import ID, Stage, stage
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, throughout
 
 __all__ = ["stage"]
 
@@ -49,8 +48,7 @@ async def test_the_agent_is_asked_once_for_the_difference(stage: Stage, workers:
     question = await asked(stage)
     assert (question["do"], question["n"]) == (do, number)
     stage.says(reply=question["ask"], ok=True, data={"processes": workers})
-    await asyncio.sleep(0.2)
-    assert len(stage.asked) == 1
+    await throughout(lambda: len(stage.asked) == 1, 0.2)
     assert not [event for event in stage.told.events if isinstance(event, ScaleRefused)]
 
 
@@ -112,8 +110,7 @@ async def test_an_agent_that_does_not_answer_cannot_do_it(
 async def test_an_adopted_one_is_asked_once_its_agent_has_spoken(stage: Stage) -> None:
     await runs(stage, adopted=True)
     stage.driver.scale(ID, 3)
-    await asyncio.sleep(0.1)
-    assert [each["do"] for each in stage.asked] == ["hello"]
+    await throughout(lambda: [each["do"] for each in stage.asked] == ["hello"], 0.1)
     stage.is_ready("pool")
     assert (await asked(stage))["do"] == "grow"
 
@@ -125,5 +122,4 @@ async def test_another_size_is_asked_for_anew_and_the_old_answer_is_dropped(stag
     stage.driver.scale(ID, 4)
     await eventually(lambda: len(stage.asked) == 2, what="the second question")
     stage.says(reply=first["ask"], ok=False, error="too late")
-    await asyncio.sleep(0.1)
-    assert not [event for event in stage.told.events if isinstance(event, ScaleRefused)]
+    await throughout(lambda: not [event for event in stage.told.events if isinstance(event, ScaleRefused)], 0.1)

@@ -23,7 +23,7 @@ from supervisor_d.programs.celery import CeleryKeys
 from supervisor_d.runtime.drivers.celery import CeleryDriver, pool_processes
 from tests.drivers.support import Told, process_of
 from tests.drivers.test_heartbeat import facts, write
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, throughout
 
 pytestmark = pytest.mark.real
 
@@ -168,8 +168,7 @@ async def test_ready_is_who_asks_the_broker_for_messages(stage: Stage) -> None:
     stage.starts()
     stage.is_ready("heartbeat")
     stage.beats(take_at=None)
-    await asyncio.sleep(0.1)
-    assert stage.told.ready == []
+    await throughout(lambda: stage.told.ready == [], 0.1)
     stage.beats(take_at=49.0)
     await stage_ready(stage)
 

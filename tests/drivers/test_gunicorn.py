@@ -24,7 +24,7 @@ from supervisor_d.runtime.drivers.gunicorn_control import ControlError, ask, ask
 from supervisor_d.runtime.proc import children_of
 from tests.drivers.support import Told, process_of, running
 from tests.drivers.test_members import tells_exits
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, throughout
 
 pytestmark = pytest.mark.real
 
@@ -85,8 +85,7 @@ async def test_workers_that_still_import_are_not_ready(tmp_path: Path, listener:
     hold.touch()
     async with running(GunicornDriver, web(tmp_path), tmp_path, (listener,)) as web_0:
         await web_0.counted(2, 0)
-        await asyncio.sleep(0.3)
-        assert web_0.told.ready == []
+        await throughout(lambda: web_0.told.ready == [], 0.3)
         hold.unlink()
         await web_0.ready()
         assert web_0.told.counts == (2, 2)

@@ -17,7 +17,7 @@ from supervisor_d.runtime.drivers import vigil
 from supervisor_d.runtime.drivers.celery import pool_processes
 from tests.drivers.support import process_of
 from tests.drivers.test_celery_stop import ID, SPEC, Stage, stage
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, throughout
 
 __all__ = ["stage"]
 
@@ -44,8 +44,7 @@ async def test_one_that_falls_silent_is_told_once(stage: Stage) -> None:
     attended(stage, 20.0)
     stage.beats(at=asyncio.get_running_loop().time() - 21.0, connected=True)
     await eventually(lambda: found(stage), what="its being found stuck")
-    await asyncio.sleep(0.3)
-    assert found(stage) == [FoundStuck(ID, "its loop has shown no sign of life for 21 s")]
+    await throughout(lambda: found(stage) == [FoundStuck(ID, "its loop has shown no sign of life for 21 s")], 0.3)
 
 
 @pytest.mark.parametrize("why", ["never", "stopping", "ended", "no heartbeat"])
@@ -57,8 +56,7 @@ async def test_nobody_else_is(stage: Stage, why: str) -> None:
         stage.driver.stopping(ID)
     if why == "ended":
         stage.driver.ended(ID)
-    await asyncio.sleep(0.4)
-    assert found(stage) == []
+    await throughout(lambda: found(stage) == [], 0.4)
 
 
 async def test_all_of_it_gets_the_signal_for_stacks(stage: Stage) -> None:
@@ -66,8 +64,7 @@ async def test_all_of_it_gets_the_signal_for_stacks(stage: Stage) -> None:
     attended(stage, 0.0)
     await eventually(lambda: stage.told.counts == (2, 2), what="its two pool processes counted")
     stage.driver.stacks(ID)
-    await asyncio.sleep(0.1)
-    assert len(pool_processes(stage.pid)) == 2, "without its agent's word no signal is harmless"
+    await throughout(lambda: len(pool_processes(stage.pid)) == 2, 0.1, "without its agent's word no signal is harmless")
     stage.says(ready=True, stacks_signal=number)
     stage.driver.stacks(ID)
     code = await asyncio.wait_for(stage.child.wait(), 10)

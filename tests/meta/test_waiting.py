@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 
 import pytest
 
-from tests.support.waiting import WaitedTooLongError, eventually, wait_for
+from tests.support.waiting import WaitedTooLongError, eventually, throughout, wait_for
 
 
 def test_wait_for_returns_the_first_true_value() -> None:
@@ -31,3 +32,15 @@ async def test_eventually_lets_the_loop_run_and_takes_async_predicates() -> None
 async def test_eventually_ends_too() -> None:
     with pytest.raises(WaitedTooLongError, match="for the sun; the last answer was False"):
         await eventually(lambda: False, 0.02, "the sun")
+
+
+async def test_throughout_looks_until_the_end() -> None:
+    looks = count(1)
+    await throughout(lambda: next(looks), 0.05)
+    assert next(looks) > 3
+
+
+async def test_throughout_ends_with_the_fact() -> None:
+    answers = iter([True, True, False])
+    with pytest.raises(AssertionError, match="the silence did not hold for 30 s"):
+        await throughout(lambda: next(answers), 30, "the silence")

@@ -21,7 +21,7 @@ from supervisor_d.programs.registry import PROGRAMS
 from supervisor_d.runtime import tasks
 from supervisor_d.runtime.attendants import Attendants
 from supervisor_d.runtime.readiness import Condition, Readiness
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, throughout
 
 
 def test_ready_once_when_nothing_is_missing() -> None:
@@ -95,8 +95,7 @@ async def test_a_command_with_a_probe_waits_for_it(attendants: Attendants, event
 async def test_driver_and_probes_both_count(attendants: Attendants, events: list[Event]) -> None:
     attendants.started(process_of(BEAT), BEAT, LAUNCH)
     attendants.told("beat.0@g1.1", "READY=1")
-    await asyncio.sleep(0.05)
-    assert events == [], "the driver has not spoken"
+    await throughout(lambda: events == [], 0.05, "the driver has not spoken")
     attendants.told("beat.0@g1.1", SAID_READY)
     await eventually(lambda: events == [BecameReady("beat.0@g1.1")], what="readiness")
     attendants.told("beat.0@g1.1", SAID_READY)
@@ -109,8 +108,7 @@ async def test_an_adopted_process_is_not_asked_again(attendants: Attendants, eve
     attendants.started(process_of(BEAT, state), BEAT, LAUNCH)
     attendants.told("beat.0@g1.1", f"READY=1\n{SAID_READY}")
     attendants.told("beat.0@g1.1", SAID_READY)
-    await asyncio.sleep(0.05)
-    assert events == []
+    await throughout(lambda: events == [], 0.05)
 
 
 async def test_nothing_is_told_after_the_end(attendants: Attendants, events: list[Event]) -> None:
@@ -120,8 +118,7 @@ async def test_nothing_is_told_after_the_end(attendants: Attendants, events: lis
     attendants.told("beat.0@g1.1", "READY=1")
     attendants.scale("beat.0@g1.1", 3)
     attendants.ended("unknown.0@g1.1")
-    await asyncio.sleep(0.05)
-    assert events == []
+    await throughout(lambda: events == [], 0.05)
 
 
 async def test_a_failure_in_the_background_reaches_the_daemon() -> None:

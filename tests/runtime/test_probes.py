@@ -14,7 +14,7 @@ import pytest
 from supervisor_d.core.spec import Launch, Probe
 from supervisor_d.programs.addresses import Address, parse_address
 from supervisor_d.runtime.probes import Prober, Where
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, throughout
 
 PROCESS = "web.0@g1.1"
 
@@ -147,12 +147,10 @@ async def test_tcp(prober: Prober, ready: list[str], failures: list[str], tmp_pa
 async def test_all_probes_must_answer(prober: Prober, ready: list[str], tmp_path: Path) -> None:
     async with serving(Answers(OK)) as address:
         prober.start(PROCESS, (Probe("tcp", address), http(), Probe("notify")), at(address), launch(tmp_path))
-        await asyncio.sleep(0.1)
-        assert ready == []
+        await throughout(lambda: ready == [], 0.1)
         prober.told(PROCESS, "STATUS=loading")
         prober.told("other.0@g1.2", "READY=1")
-        await asyncio.sleep(0.05)
-        assert ready == []
+        await throughout(lambda: ready == [], 0.05)
         prober.told(PROCESS, "STATUS=up\nREADY=1\n")
         await eventually(lambda: ready == [PROCESS], what="readiness")
 
@@ -168,8 +166,7 @@ async def test_nothing_is_told_of_what_has_ended(prober: Prober, ready: list[str
     prober.start(PROCESS, (Probe("notify"),), at(), launch(tmp_path))
     prober.ended(PROCESS)
     prober.told(PROCESS, "READY=1")
-    await asyncio.sleep(0.05)
-    assert ready == []
+    await throughout(lambda: ready == [], 0.05)
     prober.ended("unknown.0@g1.1")
 
 

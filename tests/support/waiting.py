@@ -1,4 +1,4 @@
-"""Waiting for a fact, with a deadline: the tests' only way to let time pass."""
+"""Waiting for a fact, with a deadline, or looking on while one holds: the tests' only ways to let time pass."""
 
 from __future__ import annotations
 
@@ -42,4 +42,17 @@ async def eventually(predicate: Callable[[], object], seconds: float = 10.0, wha
             return value
         if time.monotonic() >= deadline:
             raise WaitedTooLongError(f"waited {seconds:g} s for {what}; the last answer was {value!r}")
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def throughout(predicate: Callable[[], object], seconds: float, what: str = "a fact") -> None:
+    """Look every 5 ms for so long, with the event loop running; AssertionError as soon as `predicate` is not true.
+
+    For what must not happen: it shows no more than that it did not within this time.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        assert predicate(), f"{what} did not hold for {seconds:g} s"
+        if time.monotonic() >= until:
+            return
         await asyncio.sleep(POLL_SECONDS)
