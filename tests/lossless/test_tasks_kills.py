@@ -26,10 +26,8 @@ from tests.support.waiting import wait_for
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(1500 if FULL else 180)]
 
 KEYS: dict[str, Any] = {"workers": 8, "concurrency": 4, "prefetch": 4, "restart": {"stable": "100ms", "limit": 1000}}
-BACK_SECONDS = 10.0
-"""Messages that nobody brings back stay away for an hour.  How long it took is told; this bound is for a machine that
-has much else to do.
-"""
+BACK_SECONDS = 2.0 if FULL else 10.0
+"""Messages that nobody brings back stay away for an hour.  The short dose runs beside other tests."""
 
 
 def _a_main(shop: QueueShop) -> list[int]:
@@ -93,13 +91,11 @@ def _begun_by(pids: list[int], shop: QueueShop) -> set[str]:
 def test_what_was_delivered_comes_back(whom: str) -> None:
     times = dose(2, 20)
     back: list[float] = []
-    mains_killed = 0
     with QueueShop(late=True, **KEYS) as shop, shop.load(rate=20, seconds=(0.05, 0.3)) as load:
         for _ in range(times):
             load.wait_more(20)
             _wait_for_any_instant()
             victims = VICTIMS[whom](shop)
-            mains_killed += len(set(victims) & set(shop.mains()))
             back.append(_seconds_until_back(shop, victims))
             shop.wait_running("queue", seconds=SECONDS)
             wait_for(lambda: len(shop.pool_processes()) == KEYS["workers"], SECONDS, "all pool processes")
@@ -111,8 +107,7 @@ def test_what_was_delivered_comes_back(whom: str) -> None:
         back_at_worst_ms=round(max(back) * 1000),
         **verdict.in_numbers(),
     )
-    assert verdict.stranded == []
-    assert len(verdict.lost) <= mains_killed
+    assert (verdict.lost, verdict.stranded) == ([], [])
     assert max(back) < BACK_SECONDS
 
 

@@ -13,9 +13,9 @@ from tests.support.waiting import wait_for
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(1500 if FULL else 180)]
 
 BOOT_SECONDS = 3.0
-OUTAGE_MS = 2000.0
-"""Less than a boot: an answer that had waited for one would be slower than this.  A busy machine delays the load itself
-too, and by as much the site; that is told by the load, and added.
+SLOWEST_MS = 300.0 if FULL else 2000.0
+"""In the short dose, beside other tests: less than a boot, for which no answer may have waited.  A busy machine delays
+the load itself too, and by as much the site; that is told by the load, and added.
 """
 
 
@@ -45,7 +45,7 @@ def test_rollouts_of_good_code(shape: str, least: int) -> None:
     )
     assert told.failed == []
     assert set(told.releases) == set(releases)
-    assert told.slowest_ms < OUTAGE_MS + 2 * told.client_late_ms
+    assert told.slowest_ms < SLOWEST_MS + 2 * told.client_late_ms
 
 
 @pytest.mark.parametrize(
