@@ -51,6 +51,6 @@ def asked(care: Aftercare) -> Aftercare:
 def failed(care: Aftercare, reason: str, now: float, *, away: bool) -> Aftercare:
     """It could not be done, at the instant `now`."""
     delay = min(AGAIN_SECONDS * 2**care.attempts, AGAIN_MAX_SECONDS) if care.attempts < 16 else AGAIN_MAX_SECONDS
-    attempts = care.attempts + 1
-    done = not away and attempts >= ATTEMPTS_MAX
-    return Aftercare(attempts, not_before=now + delay, done=done, last_error=reason)
+    failures = care.failures + (not away)
+    done = failures >= ATTEMPTS_MAX
+    return Aftercare(care.attempts + 1, failures, not_before=now + delay, done=done, last_error=reason)

@@ -55,6 +55,9 @@ class RolloutRecord:
         return other is not None and self.label != "" and (self.label, self.began_at) == (other.label, other.began_at)
 
 
+RETIRED_MAX = 4
+
+
 @dataclass(frozen=True, slots=True)
 class PoolIntent:
     """What is wanted of one pool, and by whom."""
@@ -64,6 +67,8 @@ class PoolIntent:
     """Where a rollback goes; None when no rollout is under way."""
     former: Version | None = None
     """What ruled before the last rollout that succeeded: where `rollback` goes."""
+    retired: tuple[Version, ...] = ()
+    """The last generations that are wanted no more: their processes may still end their work, and are looked after."""
     rollout: RolloutRecord | None = None
     """The rollout under way, or the last one that ended."""
     rollouts_total: Mapping[str, int] = field(default_factory=dict)
@@ -152,7 +157,14 @@ def _rolled(old: PoolIntent, spec: PoolSpec, now: float, reason: str) -> PoolInt
     back_to = old.previous or old.wanted
     gated = old.running and spec.rollout.canary  # decided once: it must not go back behind its gates
     record = RolloutRecord(back_to.generation, number, reason, now, gated=gated)
-    return replace(old, wanted=Version(number, spec), previous=back_to, rollout=record, latest_generation=number)
+    retired = old.retired if old.previous is None else _retired(old, old.wanted)
+    return replace(
+        old, wanted=Version(number, spec), previous=back_to, retired=retired, rollout=record, latest_generation=number
+    )
+
+
+def _retired(pool: PoolIntent, version: Version) -> tuple[Version, ...]:
+    return (version, *pool.retired)[:RETIRED_MAX]
 
 
 def _each(intent: Intent, names: tuple[str, ...], change: Callable[[PoolIntent], PoolIntent]) -> Intent:
@@ -212,6 +224,7 @@ def _ended(
         pool,
         wanted=previous if back else pool.wanted,
         previous=None,
+        retired=_retired(pool, pool.wanted if back else previous),
         former=pool.former if back or _same(previous, pool.wanted) else previous,
         rollout=replace(record, verdict=verdict, verdict_reason=reason, ended_at=now),
         rollouts_total={**pool.rollouts_total, verdict: pool.rollouts_total.get(verdict, 0) + 1},
@@ -322,6 +335,13 @@ def spec_of(intent: Intent, pool: str, generation: int) -> PoolSpec | None:
     known = intent.pools.get(pool)
     versions = (known.wanted, known.previous) if known is not None else ()
     return next((v.spec for v in versions if v is not None and v.generation == generation), None)
+
+
+def known_spec(intent: Intent, pool: str, generation: int) -> PoolSpec | None:
+    """The same, or the spec of a generation whose processes may be ending."""
+    known = intent.pools.get(pool)
+    retired = (v.spec for v in known.retired if v.generation == generation) if known is not None else iter(())
+    return spec_of(intent, pool, generation) or next(retired, None)
 
 
 def on_trial(intent: Intent, pool: str, generation: int) -> bool:

@@ -98,6 +98,8 @@ class Aftercare:
     """How far giving back what an ended process held has come."""
 
     attempts: int = 0
+    failures: int = 0
+    """How many of the attempts failed for another reason than a broker that is away."""
     under_way: bool = False
     not_before: float = 0.0
     done: bool = False

@@ -25,7 +25,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 
-from supervisor_d.core.intent import Intent, spec_of
+from supervisor_d.core.intent import Intent, known_spec
 from supervisor_d.runtime import pidfd as pidfds
 from supervisor_d.runtime import shimlink
 from supervisor_d.runtime.known import Known
@@ -45,7 +45,11 @@ def recover(listeners: Listeners, intent: Intent, pool: str, generation: int, so
     known = intent.pools.get(pool)
     if known is None or known.removed:
         return
-    versions = (spec_of(intent, pool, generation), known.wanted.spec, known.previous.spec if known.previous else None)
+    versions = (
+        known_spec(intent, pool, generation),
+        known.wanted.spec,
+        known.previous.spec if known.previous else None,
+    )
     specs = [spec for spec in versions if spec is not None]
     while any(map(listeners.lacks, specs)):
         fds = next(sources, None)

@@ -87,7 +87,8 @@ def _typed_version(version: Version) -> Version:
 def _typed_pool(pool: PoolIntent) -> PoolIntent:
     previous = _typed_version(pool.previous) if pool.previous is not None else None
     former = _typed_version(pool.former) if pool.former is not None else None
-    return replace(pool, wanted=_typed_version(pool.wanted), previous=previous, former=former)
+    retired = tuple(map(_typed_version, pool.retired))
+    return replace(pool, wanted=_typed_version(pool.wanted), previous=previous, former=former, retired=retired)
 
 
 class StateStore:

@@ -15,6 +15,7 @@ Adoption is a turn like any other: one `Adopted` for each process of a former da
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -43,6 +44,8 @@ from supervisor_d.runtime.journal import Journal
 from supervisor_d.runtime.state import encode
 
 MAX_ROUNDS = 100
+AGAIN_SECONDS = 1.0
+"""After which a decision is made again that could not be written down."""
 MAX_INBOX = 100_000
 
 
@@ -87,6 +90,10 @@ class Keeper(Protocol):
         """What was last written to a pool's log, at or after a monotonic time; empty if nothing was."""
 
 
+Decision = act.RecordSuccess | act.PassGate | act.ConcludeRollout | act.DropPool
+"""An action that changes the intent."""
+Deed = act.Spawn | act.Signal | act.DriverStep | act.Kill | act.Scale | act.TakeStacks | act.Restore | act.Forget
+"""An action that is done to a process."""
 ContextOf = Callable[[Process, PoolSpec], LaunchContext]
 FdsOf = Callable[[PoolSpec], tuple[int, ...]]
 
@@ -133,6 +140,8 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._turn_due_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._refused = False
+        """The last decision could not be written down."""
         self._watchers: list[Callable[[], None]] = []
         self.failed: asyncio.Future[None] = self._loop.create_future()
 
@@ -232,11 +241,18 @@ class Supervisor:
         now = self.host.now()
         made = plan(self.desired, self.observed, now)
         self.plans_total += 1
-        for action in made.actions:
+        done = [self._done(action) for action in made.actions]
+        if not any(done):
+            self._set_timer(min(made.wake_at or math.inf, now + AGAIN_SECONDS) if done else made.wake_at)
+        return any(done)
+
+    def _done(self, action: act.Action) -> bool:
+        """Whether it could be.  A start that a verdict of the same plan has made void is left out, and done with."""
+        if isinstance(action, act.RecordSuccess | act.PassGate | act.ConcludeRollout | act.DropPool):
+            return self._decide(action)
+        if not isinstance(action, act.Spawn) or intents.spec_of(self.intent, action.pool, action.generation):
             self._perform(action)
-        if not made.actions:
-            self._set_timer(made.wake_at)
-        return bool(made.actions)
+        return True
 
     def _set_timer(self, wake_at: float | None) -> None:
         if self._timer is not None:
@@ -289,22 +305,14 @@ class Supervisor:
 
     def _start_attending(self, process_id: str) -> None:
         process = self.observed.find(process_id)
-        spec = self._spec_of(process) if process is not None else None
+        spec = intents.known_spec(self.intent, process.pool, process.generation) if process is not None else None
         if process is not None and spec is not None:
             launch = PROGRAMS[spec.program].launch(spec, self._context_of(process, spec))
             self._attendants.started(process, spec, launch)
 
     # effects
 
-    def _spec_of(self, process: Process | act.Spawn) -> PoolSpec | None:
-        """The spec of a process's generation, as long as it is wanted or could be gone back to."""
-        return intents.spec_of(self.intent, process.pool, process.generation)
-
-    def _perform(self, action: act.Action) -> None:
-        if isinstance(action, act.ConcludeRollout) and action.log:
-            rollout = self.intent.pools[action.pool].rollout
-            since = rollout.began_at if rollout is not None else 0.0
-            action = replace(action, reason=self._explained(action.reason, action.pool, action.log, since))
+    def _perform(self, action: Deed) -> None:
         self._tell(describe_action(action))
         event = performed(action)
         if event is not None:
@@ -320,18 +328,43 @@ class Supervisor:
                 self._restore(id)
             case act.Forget(id):
                 self.host.forget(id)
+        self._note_progress(getattr(action, "id", ""))
+
+    def _decide(self, action: Decision) -> bool:
+        """Write a decision down, and let it rule; False when the disk refuses: then it is made again, in a while."""
+        if isinstance(action, act.ConcludeRollout) and action.log:
+            rollout = self.intent.pools[action.pool].rollout
+            since = rollout.began_at if rollout is not None else 0.0
+            action = replace(action, reason=self._explained(action.reason, action.pool, action.log, since))
+        try:
+            self._write_down(action)
+        except OSError as error:
+            if not self._refused:
+                reason = f"cannot write a decision down: {error.strerror}; it is tried again every second"
+                self.journal.record(Note("daemon", "refused", action.pool, action.pool, reason))
+            self._refused = True
+            return False
+        self._refused = False
+        self._tell(describe_action(action))
+        event = performed(action)
+        if event is not None:
+            self._fold(event, tell=False)
+        return True
+
+    def _write_down(self, action: Decision) -> None:
+        match action:
             case act.RecordSuccess(pool, generation, reason):
-                self._keeper.save_successes(
-                    {name: tuple(sorted(facts.successes)) for name, facts in self.observed.pools.items()}
-                )
+                # In this order: the end of its process is on record, and replays what was not written.
                 self._conclude(act.ConcludeRollout(pool, generation, "succeeded", reason))
+                done = {name: facts.successes for name, facts in self.observed.pools.items()}
+                done[pool] = done.get(pool, frozenset()) | {generation}
+                self._keeper.save_successes({name: tuple(sorted(each)) for name, each in done.items()})
             case act.PassGate():
                 self.change(intents.pass_gate(self.intent, action))
             case act.ConcludeRollout():
                 self._conclude(action)
             case act.DropPool(pool):
                 self.change(intents.drop(self.intent, pool))
-        self._note_progress(getattr(action, "id", ""))
 
     def _stop(self, action: act.TakeStacks | act.Signal | act.DriverStep | act.Kill) -> None:
         """One step of a stop list, or what comes before the first."""
@@ -366,7 +399,7 @@ class Supervisor:
 
     def _spawn(self, action: act.Spawn) -> None:
         process = self.observed.find(action.id)
-        spec = self._spec_of(action)
+        spec = intents.spec_of(self.intent, action.pool, action.generation)
         if process is None or spec is None:
             raise InternalError(f"cannot spawn {action.id}: its generation is not known")
         launch = PROGRAMS[spec.program].launch(spec, self._context_of(process, spec))

@@ -46,6 +46,14 @@ def test_a_broker_that_is_away_is_asked_ever_more_rarely_and_for_ever() -> None:
     assert set(delays[8:]) == {30.0}
 
 
+def test_what_failed_while_the_broker_was_away_does_not_count_when_it_is_back() -> None:
+    care = Aftercare()
+    for _ in range(5):
+        care = aftercare.failed(aftercare.asked(care), "refused", 0.0, away=True)
+    care = aftercare.failed(aftercare.asked(care), "cannot fork", 0.0, away=False)
+    assert (care.done, care.attempts, care.failures) == (False, 6, 1)
+
+
 def test_other_failures_are_tried_a_few_times() -> None:
     care = Aftercare()
     tried = 0

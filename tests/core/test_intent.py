@@ -82,6 +82,28 @@ class TestAccept:
         assert not web(accepted(WEB2, after=stopped)).running
 
 
+class TestRetired:
+    def test_a_generation_that_is_wanted_no_more_is_still_known(self, rolling: Intent) -> None:
+        kept = intents.conclude(rolling, verdict("succeeded"), 9.0)
+        assert (intents.spec_of(kept, "web", 1), intents.known_spec(kept, "web", 1)) == (None, WEB1)
+        back = intents.conclude(rolling, verdict("rolled-back"), 9.0)
+        assert (intents.spec_of(back, "web", 2), intents.known_spec(back, "web", 2)) == (None, WEB2)
+        assert intents.known_spec(back, "web", 3) is None
+        assert intents.known_spec(back, "db", 1) is None
+
+    def test_one_that_is_overtaken_too(self, rolling: Intent) -> None:
+        overtaken = accepted(replace(WEB1, digest="three"), after=rolling)
+        assert [intents.known_spec(overtaken, "web", n) is not None for n in (1, 2, 3)] == [True, True, True]
+
+    def test_only_the_last_few(self) -> None:
+        intent = accepted(WEB1)
+        for number in range(2, 9):
+            intent = intents.conclude(
+                intents.restart(intent, ("web",), 1.0, "again"), verdict("succeeded", number), 2.0
+            )
+        assert [version.generation for version in web(intent).retired] == [7, 6, 5, 4]
+
+
 class TestScale:
     def test_holds_until_the_config_says_another_number(self) -> None:
         scaled = intents.scale(accepted(WEB1), "web", 6)

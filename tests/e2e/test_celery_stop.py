@@ -91,6 +91,18 @@ def test_a_stop_goes_on_where_a_dead_daemon_left_it() -> None:
         assert not held(queue)
 
 
+def test_an_old_generations_task_keeps_its_grace_though_its_rollout_is_over_and_the_daemon_dies() -> None:
+    with shop(late=False, unsafe_grace="60s") as queue:
+        task = send(queue, "work", 9.0)
+        queue.must("restart", "queue")
+        queue.kill()
+        queue.start()
+        wait_for(lambda: (task, "finished") in words(queue), SECONDS, "the task to end")
+        told = [e.reason for e in queue.events(pool="queue") if e.name == "signal" and "@g1." in e.subject]
+        assert [reason.partition(":")[0] for reason in told] == ["TERM"]
+        assert words(queue) == [(task, "started"), (task, "finished")]
+
+
 def test_a_task_that_cannot_be_given_back_has_a_longer_grace() -> None:
     with shop(late=False, unsafe_grace="60s") as queue:
         task = send(queue, "work", 6.0)

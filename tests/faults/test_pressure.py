@@ -140,6 +140,28 @@ def test_the_disk_of_the_daemon_is_full(place: str) -> None:
         assert len(daemon.wait_pids("one", 2)) == 2
 
 
+@pytest.mark.parametrize("mark", [pytest.param("", marks=needs_root)])
+def test_a_verdict_waits_for_room_on_the_disk(mark: str) -> None:
+    """A rollout cannot be concluded; the daemon says so, goes on with all else, and concludes it when there is room."""
+    daemon = Daemon({"one": {**SLEEPER, "rollout": {"min_ready": "2s"}}, "two": SLEEPER})
+    with ExitStack() as stack:
+        stack.enter_context(small_disk(daemon.directory / "state", "2m"))
+        stack.enter_context(daemon)
+        daemon.wait_running("one", "two")
+        pid = daemon.pid
+        daemon.must("restart", "one", "--no-wait")
+        daemon.wait_event("spawn", text="rollout to g2", pool="one")
+        filler = fill(daemon.directory / "state")
+        assert "No space left on device" in daemon.wait_event("refused", pool="one").reason
+        two = daemon.pid_of("two")
+        _kill(daemon, "two")
+        wait_for(lambda: list(daemon.pids("two").values()) not in ([], [two]), 10, "the other pool's next process")
+        filler.unlink()
+        daemon.wait_event("conclude-rollout", pool="one", text="succeeded")
+        assert daemon.pid == pid
+        assert sum(entry.name == "refused" for entry in daemon.events(pool="one")) == 1
+
+
 LINES = """
 import os, sys, time
 number = 0

@@ -116,6 +116,7 @@ class QueueShop(Daemon):
                 "program": "command",
                 "command": [*server, "--dir", str(self.work)],
                 "ready": {"exec": [*server, "--ping"]},
+                "restart": {"stable": "100ms", "limit": 1000},
             },
             "queue": {**queue, **self._keys, **more},
         }

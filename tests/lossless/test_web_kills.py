@@ -41,6 +41,7 @@ def test_the_death_of_a_master(shape: str) -> None:
         site.wait_served()
         with HttpLoad(site.port, rate=site.rate) as load:
             for _ in range(times):
+                load.wait_more(50)  # it has been stable for long enough to be started again at once
                 master, orphans, serial = site.pid_of("web"), site.workers(), site.last_serial()
                 killed = _kill(master)
                 site.wait_event("became-ready", after=serial, pool="web", seconds=SECONDS)

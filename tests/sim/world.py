@@ -273,13 +273,16 @@ class World:
         event = performed(action)
         if event is not None:
             self._fold(event)
+        self._may_die()
+        self._effect(action)
+        self._note_progress(getattr(action, "id", ""))
+
+    def _may_die(self) -> None:
         if self.dies_after is not None:
             self.dies_after -= 1
             if self.dies_after < 0:
                 self.dies_after = None
                 raise DaemonDiedError
-        self._effect(action)
-        self._note_progress(getattr(action, "id", ""))
 
     def _note_progress(self, process_id: str) -> None:
         process = self.observed.find(process_id)
@@ -309,9 +312,10 @@ class World:
             case act.Forget(id):
                 self.host.forget(id)
             case act.RecordSuccess(pool, generation, reason):
-                self.stored_successes = {n: tuple(sorted(f.successes)) for n, f in self.observed.pools.items()}
                 kept = act.ConcludeRollout(pool, generation, "succeeded", reason)
                 self._rule(intents.conclude(self.intent, kept, self.now), stored=True)
+                self._may_die()
+                self.stored_successes = {n: tuple(sorted(f.successes)) for n, f in self.observed.pools.items()}
             case act.PassGate():
                 self._rule(intents.pass_gate(self.intent, action), stored=True)
             case act.ConcludeRollout():
