@@ -85,6 +85,9 @@ class Agent:
             hooks += [("pre_request", self.pre_request), ("post_request", self.post_request)]
         for name, ours in hooks:
             cfg.set(name, _in_front(ours, getattr(cfg, name), _ARITY.get(name, 2)))
+        # Two masters overlap in a rollout: the second would refuse a pid file that names the first.  None may detach.
+        cfg.set("pidfile", None)
+        cfg.set("daemon", False)
 
     @guarded
     def pre_fork(self, server: Any, worker: Any) -> None:

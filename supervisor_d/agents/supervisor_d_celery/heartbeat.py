@@ -69,7 +69,7 @@ def open_map(path: str, size_bytes: int) -> mmap.mmap:
         pass
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        os.ftruncate(fd, size_bytes)
+        os.posix_fallocate(fd, 0, size_bytes)  # where a sparse file meets a full disk, writing to it is a SIGBUS
         return mmap.mmap(fd, size_bytes)
     finally:
         os.close(fd)

@@ -54,7 +54,7 @@ class LateAnswers:
             key, message = self._found[0]
             with channel.conn_or_acquire() as client:
                 # The key is the one that the broker named, with whatever prefix it has.
-                _plain(client).rpush(key, message)
+                plain(client).rpush(key, message)
             self._found.pop(0)
 
     def _read(self, sock: Any, received: bytearray, since: float) -> bool:
@@ -106,7 +106,7 @@ def overdue(channel: Any, sent_at: float | None, now: float) -> bool:
     return not poller.poll(0)
 
 
-def _plain(client: Any) -> Any:
+def plain(client: Any) -> Any:
     """The same connections, without kombu's prefix."""
     from kombu.transport import redis
 

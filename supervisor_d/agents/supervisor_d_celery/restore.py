@@ -40,6 +40,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Union
 
 from . import ledger, popped
+from .late_answers import plain
 
 EX_OK, EX_USAGE, EX_DATAERR, EX_TEMPFAIL = 0, 64, 65, 75
 CONNECT_SECONDS = 3
@@ -253,10 +254,10 @@ def _put_back(channel: Any, connection: socket.socket, counts: dict[str, int]) -
     except popped.TornError as torn:
         sys.stderr.write(f"cannot put back what the broker said last: {torn}\n")
         answers = []
-    prefix = str(channel.global_keyprefix or "").encode()
     with channel.conn_or_acquire() as client:
         for key, message in answers:
-            client.rpush(key.removeprefix(prefix), message)
+            # The key is the one that the broker named, with whatever prefix it has.
+            plain(client).rpush(key, message)
             counts["held"] += 1
             counts["restored"] += 1
     popped.take(connection, len(data))

@@ -31,7 +31,9 @@ CONNECTION = {"broker_connection_max_retries": None, "broker_connection_retry_on
 
 def fill(app: Any) -> dict[str, Any]:
     """Set what is unset, before the worker connects; what was set."""
-    chosen = app.conf.without_defaults()
+    conf = app.conf.finalize()
+    # As Celery's own value_set_for (5.7) looks: `without_defaults` knows no namespace, such as Django's CELERY_.
+    chosen = type(conf)({}, conf.maps[:-1], conf._keys, conf.prefix)
     filled: dict[str, Any] = {name: value for name, value in CONNECTION.items() if name not in chosen}
     for name, value in filled.items():
         setattr(app.conf, name, value)
