@@ -248,7 +248,7 @@ class Supervisor:
 
     def _done(self, action: act.Action) -> bool:
         """Whether it could be.  A start that a verdict of the same plan has made void is left out, and done with."""
-        if isinstance(action, act.RecordSuccess | act.PassGate | act.ConcludeRollout | act.DropPool):
+        if isinstance(action, Decision):
             return self._decide(action)
         if not isinstance(action, act.Spawn) or intents.spec_of(self.intent, action.pool, action.generation):
             self._perform(action)
