@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -163,6 +164,17 @@ def test_unset_broker_settings_are_filled_and_told(start: Start) -> None:
         "unacked_restore_throttle": 1,
     }
     assert ready["visibility_timeout"] == 99
+
+
+def test_what_is_set_under_a_namespace_is_set() -> None:
+    from celery import Celery
+
+    from supervisor_d.agents.supervisor_d_celery import settings
+
+    app = Celery("shop", broker="memory://", set_as_current=False)
+    app.config_from_object(SimpleNamespace(CELERY_BROKER_CONNECTION_MAX_RETRIES=5), namespace="CELERY")
+    assert settings.fill(app) == {"broker_connection_retry_on_startup": True}
+    assert app.conf.broker_connection_max_retries == 5
 
 
 def test_pool_processes_are_likelier_oom_victims_than_main(start: Start, truth: Truth) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -90,6 +91,22 @@ def test_priorities_prefixes_and_topics_are_kept(start: Start, truth: Truth, bro
     assert (code, counts["restored"]) == (0, 2)
     keys = {key for key in broker.client().keys("*") if broker.client().type(key) == "list"}
     assert keys == {"shop:mail\x06\x166", "shop:press"}
+
+
+def test_what_came_for_the_dead_goes_back_under_its_prefixed_key(truth: Truth, broker: Server) -> None:
+    from kombu import connection as kombu_connection
+
+    from supervisor_d.agents.supervisor_d_celery import restore
+
+    make: Any = kombu_connection.Connection
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"*2\r\n$11\r\nshop:celery\r\n$5\r\nhello\r\n")
+    counts = {"held": 0, "restored": 0}
+    with ours, theirs, make(broker.url, transport_options={"global_keyprefix": "shop:"}) as connection:
+        restore._put_back(connection.channel(), ours, counts)
+    assert broker.client().lrange("shop:celery", 0, -1) == ["hello"]
+    assert broker.client().keys("*b'*") == []
+    assert counts == {"held": 1, "restored": 1}
 
 
 def test_what_leads_nowhere_is_left_where_it_is(truth: Truth, broker: Server, tmp_path: Path) -> None:
