@@ -169,6 +169,21 @@ async def test_good_code_passes_the_gates_and_serves_in_its_own_release() -> Non
         assert (daemon.work / "r2" / "migrated").read_text() == "."
 
 
+def test_a_pid_file_of_the_config_file_stops_no_rollout() -> None:
+    site = Site()
+    told = f"pidfile = {str(site.daemon.work / 'web.pid')!r}\ndaemon = True\n"
+    (site.daemon.work / "r1" / "gunicorn.conf.py").write_text(told)
+    with site.daemon as daemon:
+        daemon.wait_running("web")
+        (site.release("r2", "good") / "gunicorn.conf.py").write_text(told)
+        done = daemon.cli("deploy", "--label", "r2", seconds=90)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rollout = daemon.pool("web").rollout
+        assert rollout is not None
+        assert rollout.verdict == "succeeded"
+        assert not (daemon.work / "web.pid").exists()
+
+
 async def test_a_deploy_whose_migration_fails_rolls_nothing() -> None:
     site = Site()
     with site.daemon as daemon:
