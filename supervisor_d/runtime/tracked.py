@@ -169,6 +169,8 @@ class Tracked:
     # -- link
 
     def _use(self, connection: socket.socket) -> None:
+        if self._link:
+            self._link.close()  # of a shim that died, whose end has not been read yet: it must not pass for this one's
         self._link = ShimLink(self._ties.loop, connection, self._received, self._link_ended)
 
     def _connect(self) -> None:
@@ -185,7 +187,8 @@ class Tracked:
     def _link_ended(self) -> None:
         self._link = None
         if self._replacing:
-            self._not_replaced()
+            self._end_replacing()
+            self._shim_is_gone()  # as any other, and so counted
         elif self._gated:
             if self.known.shim is None:
                 self._ties.unanswered(self.record.process_id)
@@ -295,6 +298,10 @@ class Tracked:
             self._received(fact)
         if self.known.over:
             return
+        if self.known.main and self.known.keepers and self._watch_shim():
+            self._follow_lost(self.known.main)  # one that had put itself on record before its link broke
+            self._connect()
+            return
         if self.known.main is None or not self.known.opened:
             self.give_up("its shim died")
             return
@@ -337,6 +344,8 @@ class Tracked:
     def _not_replaced(self) -> None:
         """No shim came up: this process is lost to its keeper, and the plan replaces it."""
         self._end_replacing()
+        if self._link:
+            self._link.ask("release")  # read by one that comes after all, and would keep what nobody knows of
         if self._link:
             self._link.close()
             self._link = None
