@@ -23,6 +23,7 @@ from supervisor_d.core.snapshot import Entry
 from supervisor_d.logs.follower import Follower, selection_of
 from supervisor_d.logs.line import prefixed
 from supervisor_d.run_options import RunOptions
+from supervisor_d.runtime.threads import leave_signals_to_the_loop
 
 WAITING_BYTES = 1024 * 1024
 CLOSE_SECONDS = 1.0
@@ -110,6 +111,7 @@ class _Writer:
             self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
+        leave_signals_to_the_loop()
         while taken := self._take():
             for fd, data in taken:
                 _write_all(fd, data)

@@ -30,6 +30,7 @@ from supervisor_d.runtime.places import Places
 from supervisor_d.runtime.samples import Sampler
 from supervisor_d.runtime.succession import Succession
 from supervisor_d.runtime.supervisor import Supervisor
+from supervisor_d.runtime.tasks import begin
 
 FRESH_SECONDS = 1.0
 STALE_SECONDS = 15.0
@@ -83,6 +84,7 @@ class Control:
         self._served = Served({}, {}, {}, {}, {})
         self._served_at = float("-inf")
         self._sampling: asyncio.Task[None] | None = None
+        self._handing_over: asyncio.Task[None] | None = None
 
     async def sampled(self, *, within_seconds: float = STALE_SECONDS) -> None:
         """Return once usages are not older than `within_seconds`; older than a second, they are refreshed behind."""
@@ -200,15 +202,22 @@ class Control:
         return await self._parts.operations.rollback(str(caller), request.pools, request.wait_seconds)
 
     async def upgrade(self, caller: Caller, python: str) -> UpgradeAnswer:
-        if stopping := self._parts.supervisor.intent.stopping:
-            raise NotPermittedError(f"cannot upgrade: the daemon is stopping ({stopping})")
+        self._refuse_to_upgrade_while_stopping()
         self._parts.journal.record(Note("operator", "upgrade", "", "daemon", f"asked by {caller}"))
         before = self._parts.journal.entries(limit=1)[-1].serial
         proof = await self._parts.succession.prove(python)
+        self._refuse_to_upgrade_while_stopping()
         return UpgradeAnswer(__version__, proof.version, os.getpid(), proof.records, before)
 
+    def _refuse_to_upgrade_while_stopping(self) -> None:
+        if stopping := self._parts.supervisor.intent.stopping:
+            raise NotPermittedError(f"cannot upgrade: the daemon is stopping ({stopping})")
+
     def hand_over(self) -> None:
-        self._parts.succession.hand_over(self._parts.journal)
+        supervisor, journal = self._parts.supervisor, self._parts.journal
+        # Whoever asked is gone by now, and with it the request's own task.
+        handing_over = self._parts.succession.hand_over(journal, lambda: supervisor.intent.stopping)
+        self._handing_over = begin(handing_over, "hand-over")
 
     def shutdown(self, caller: Caller) -> None:
         self._parts.journal.record(Note("operator", "shutdown", "", "daemon", f"asked by {caller}"))

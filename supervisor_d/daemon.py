@@ -237,7 +237,7 @@ class Daemon:
             )
         )
         loop.set_exception_handler(self._unexpected)
-        loop.set_default_executor(Threads(THREADS_MAX, thread_name_prefix="beside"))
+        loop.set_default_executor(Threads(THREADS_MAX))
         for closing in (
             self._console.close,
             self._journal.flush,

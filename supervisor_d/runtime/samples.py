@@ -80,7 +80,7 @@ class Sampler:
         self._pss_seconds = pss_seconds
         self._proc = proc
         self._clock = clock
-        self._thread = Threads(1, thread_name_prefix="samples")
+        self._thread = Threads(1, "samples")
         self._turn = asyncio.Lock()
         self._memories: dict[str, _Memory] = {}
         self._usages: dict[str, Usage] = {}

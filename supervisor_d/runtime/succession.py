@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from supervisor_d import __version__
 from supervisor_d.core.journal import Note
@@ -90,10 +90,21 @@ class Succession:
         self._proven = (python or sys.executable, proof)
         return proof
 
-    def hand_over(self, journal: Journal) -> None:
-        """Become what was proven.  Returns only when the kernel refuses, which is told: then this daemon goes on."""
+    async def hand_over(self, journal: Journal, stopping: Callable[[], str]) -> None:
+        """Become what was proven.  Returns only when the daemon is asked to end before, or the kernel refuses: that is
+        told, and this daemon goes on."""
         if self._proven is None:
             return
+        with upgrade.signals_held():
+            await upgrade.signals_heard()
+            if why := stopping():
+                self._proven = None
+                self._note(journal, "upgrade-failed", f"the daemon is stopping ({why})")
+            else:
+                self._hand_over(journal)
+
+    def _hand_over(self, journal: Journal) -> None:
+        assert self._proven is not None  # noqa: S101  who calls has seen to it
         (python, proof), self._proven = self._proven, None
         self._note(journal, "hand-over", f"to supervisor-d {proof.version} ({python})")
         journal.flush()

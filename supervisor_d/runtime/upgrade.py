@@ -7,10 +7,10 @@ Theory of operation.  Two steps, and nothing has changed until the second one su
     execve    the process image is replaced: same pid, so systemd, a container's init and the terminal notice nothing.
 
 execve(2) closes all that is close-on-exec in the instant it succeeds, and nothing when it fails: there is no clean-up
-before it that would have to be undone.  What must not close goes across: the lock (no second daemon can slip in),
-and the listening sockets, told in the environment (runtime/inherited.py).  TERM, INT and HUP are blocked over the
-hand-over and reach the new daemon once it listens to them.  From there on it is the start that follows every crash:
-adopt, and go on.
+before it that would have to be undone.  What must not close goes across: the lock (no second daemon can slip in), and
+the listening sockets, told in the environment (runtime/inherited.py).  TERM, INT and HUP are blocked over the hand-over
+and reach the new daemon once it listens to them; one that was heard before ends the upgrade.  From there on it is the
+start that follows every crash: adopt, and go on.
 
 The predecessor's children (its zygote, a probe) are ours by pid, but nobody waits for them: `reap_inherited` does.
 
@@ -26,7 +26,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -36,11 +36,12 @@ import msgspec
 from supervisor_d.errors import PrepareError
 from supervisor_d.runtime.inherited import HANDOVER_ENV, HANDOVER_VERSION, HandOver, Predecessor, Socket
 from supervisor_d.runtime.places import Places
+from supervisor_d.runtime.threads import HELD_SIGNALS
 
 PROVE_SECONDS = 60.0
 OUTPUT_MAX_BYTES = 64 * 1024
 REASON_MAX_CHARACTERS = 500
-HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+LOOP_TURNS = 3
 _PROOF = ("-I", "-m", "supervisor_d.proof")
 
 
@@ -100,6 +101,26 @@ def _prover(python: str, places: Places, config_path: str) -> subprocess.Popen[b
         raise _refused(f"{python} cannot be executed: {error.strerror}") from error
 
 
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Signals that ask the daemon for something wait, for the end of this or for the next daemon.
+
+    Threads that could get them in our place have them blocked from their start (runtime/threads.py).
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+async def signals_heard() -> None:
+    """Return once the loop has carried out what came before they were held: it takes one turn to read that there was
+    a signal, and one for its handler."""
+    for _ in range(LOOP_TURNS):
+        await asyncio.sleep(0)
+
+
 def hand_over(argv: tuple[str, ...], estate: Estate) -> NoReturn:
     """Become the daemon of `argv`.  Raises OSError when the kernel refuses; then nothing has changed."""
     _become(argv, estate, Predecessor(estate.version, estate.argv, time.monotonic()))
@@ -137,13 +158,12 @@ def _become(argv: tuple[str, ...], estate: Estate, predecessor: Predecessor) -> 
     )
     environ = {**os.environ, HANDOVER_ENV: msgspec.json.encode(handover).decode()}
     fds = (estate.lock, *(each.fd for each in estate.sockets))
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
-    try:
-        _let_through(fds, inheritable=True)
-        os.execve(argv[0], argv, environ)  # noqa: S606
-    finally:
-        _let_through(fds, inheritable=False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
+    with signals_held():
+        try:
+            _let_through(fds, inheritable=True)
+            os.execve(argv[0], argv, environ)  # noqa: S606
+        finally:
+            _let_through(fds, inheritable=False)
 
 
 def _let_through(fds: tuple[int, ...], *, inheritable: bool) -> None:

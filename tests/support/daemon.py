@@ -250,12 +250,13 @@ class Daemon:
             argv, capture_output=True, text=True, timeout=seconds, env=env, check=False, cwd=self.directory, **run
         )
 
-    def cli_begin(self, *args: str) -> subprocess.Popen[bytes]:
-        """Begin one of our commands against this daemon, and wait for nothing; what it says is not kept."""
+    def cli_begin(self, *args: str, err: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        """Begin one of our commands against this daemon, and wait for nothing; what it says is not kept, but for
+        `err`."""
         env = {**os.environ, "PYTHONPATH": str(ROOT), "SUPERVISOR_D_SOCKET": str(self.socket), **self.env}
         argv = [self._python, "-m", "supervisor_d", *args]
         null = subprocess.DEVNULL
-        return subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, env=env, cwd=self.directory)
+        return subprocess.Popen(argv, stdin=null, stdout=null, stderr=err, env=env, cwd=self.directory)
 
     def must(self, *args: str, seconds: float = 60.0) -> str:
         """Run one of our commands, which must succeed; what it printed."""

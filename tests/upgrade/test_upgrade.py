@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,6 +150,30 @@ def test_a_stop_during_the_hand_over_is_heard(newer: Edition) -> None:
         assert notes.of("p", "end")
         asking.kill()  # it waits for a daemon to tell the outcome
         asking.wait(10)
+
+
+_WAITS_TO_END = 'trap "while [ ! -e {gate} ]; do sleep 0.02; done; exit 0" TERM; while :; do sleep 0.02; done'
+
+
+def test_a_stop_during_the_proof_stands(tmp_path: Path) -> None:
+    edition, proven, gate = Edition(tmp_path / "venv", "99.3"), tmp_path / "proven", tmp_path / "gate"
+    wait = f"import os, time\nwhile not os.path.exists({str(proven)!r}):\n    time.sleep(0.02)\n"
+    edition.replace("proof.py", "import argparse\n", f"{wait}import argparse\n")
+    command = ["/bin/sh", "-c", _WAITS_TO_END.format(gate=gate)]
+    with Daemon({"one": {"program": "command", "command": command, "stop": "TERM 60s, KILL"}}) as daemon:
+        daemon.wait_running("one")
+        before = Path(f"/proc/{daemon.pid}/cmdline").read_bytes()
+        asking = daemon.cli_begin("upgrade", "--python", str(edition.python), err=subprocess.PIPE)
+        daemon.wait_event("upgrade")
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_event("signal")
+        proven.touch()
+        _, err = asking.communicate(timeout=30)
+        assert asking.returncode != 0
+        assert b"cannot upgrade: the daemon is stopping" in err
+        assert Path(f"/proc/{daemon.running.pid}/cmdline").read_bytes() == before
+        gate.touch()
+        assert daemon.wait_end() == 0
 
 
 @pytest.mark.parametrize(
