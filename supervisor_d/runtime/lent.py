@@ -29,16 +29,16 @@ END_SECONDS = 1.0
 """For a broker to close its side."""
 
 
-class StillOpenError(Exception):
-    """A broker has not closed its side yet: something may still come."""
+class NotYetError(Exception):
+    """It cannot be told yet; the text says why."""
 
 
 def unread(record: Record) -> list[socket.socket]:
     """The lent connections that hold something, for the caller to close.
 
-    Blocks for about END_SECONDS at most.  Raises StillOpenError; it can be called again.
+    Blocks for about END_SECONDS at most.  Raises NotYetError; it can be called again.
     """
-    connections = [socket.socket(fileno=fd) for fd in given_by_shim(record, "lent")]
+    connections = [socket.socket(fileno=fd) for fd in _lent(record)]
     kept: list[socket.socket] = []
     try:
         for connection in connections:
@@ -51,13 +51,23 @@ def unread(record: Record) -> list[socket.socket]:
                 connection.close()
 
 
+def _lent(record: Record) -> list[int]:
+    """What a shim holds of its agent's; nothing where it is dead, and its descriptors with it."""
+    try:
+        return given_by_shim(record, "lent")
+    except (ConnectionRefusedError, FileNotFoundError):
+        return []
+    except (OSError, ValueError) as error:
+        raise NotYetError("its shim, which holds the worker's connection, does not answer") from error
+
+
 def _end(connection: socket.socket) -> None:
     with suppress(OSError):  # it is not connected any more
         connection.shutdown(socket.SHUT_WR)
     poll = select.poll()
     poll.register(connection, select.POLLRDHUP)
     if not poll.poll(END_SECONDS * 1000):
-        raise StillOpenError
+        raise NotYetError("the broker has not closed the worker's connection")
 
 
 def waiting_bytes(connection: socket.socket) -> int:

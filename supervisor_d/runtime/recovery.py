@@ -94,19 +94,30 @@ def _given_by_shim(record: Record, shim: wire.Identity) -> list[int]:
     if pidfd is None:
         return []
     os.close(pidfd)
-    return [fd for fd in given_by_shim(record, "sockets") if _listens(fd)]
+    with suppress(OSError, ValueError):
+        return [fd for fd in given_by_shim(record, "sockets") if _listens(fd)]
+    return []
 
 
 def given_by_shim(record: Record, what: str) -> list[int]:
     """The descriptors that a shim gives out when it is asked for its `sockets`, or for what is `lent` to it, for the
-    caller to close; none when it does not answer in time."""
+    caller to close.
+
+    Raises OSError when nobody is there to answer (ConnectionRefusedError, FileNotFoundError), or nobody does in time,
+    and ValueError for an answer that makes no sense.
+    """
     received: list[int] = []
-    with suppress(OSError, ValueError), shimlink.connect(record) as connection:
-        connection.settimeout(ANSWER_SECONDS)
-        connection.send(wire.encode({"ask": what}))
-        lines = wire.Lines()
-        while not _answered(lines.feed(_receive(connection, received)), what):
-            pass
+    try:
+        with shimlink.connect(record) as connection:
+            connection.settimeout(ANSWER_SECONDS)
+            connection.send(wire.encode({"ask": what}))
+            lines = wire.Lines()
+            while not _answered(lines.feed(_receive(connection, received)), what):
+                pass
+    except (OSError, ValueError):
+        for fd in received:
+            os.close(fd)
+        raise
     return received
 
 

@@ -101,9 +101,8 @@ class Restorer:
                 return
             async with self._places:
                 code, out, err = await _run(spec, str(record.private_dir), unread)
-        except lent.StillOpenError:
-            still = "the broker has not closed the worker's connection"
-            self._emit(RestoreFailed(process_id, still, away=True))
+        except lent.NotYetError as error:
+            self._emit(RestoreFailed(process_id, str(error), away=True))
             return
         except TimeoutError:
             self._fail(process_id, f"the helper took more than {HELPER_SECONDS:g} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,7 @@ from supervisor_d.runtime import restoring
 from supervisor_d.runtime.contexts import AGENTS_DIR
 from supervisor_d.runtime.records import Records, make_spec
 from supervisor_d.runtime.restoring import Report, Restorer, holds_nothing
+from supervisor_d.shim import wire
 from tests.support.waiting import eventually
 
 ID = "tasks.0@g1.1"
@@ -125,6 +127,17 @@ async def test_what_cannot_be_run_or_read_is_a_failure(tmp_path: Path, put: Put)
     failed = RestoreFailed(ID, "cannot run the helper: No such file or directory", away=False)
     assert await restored(tmp_path) == failed
     assert await restored(tmp_path, "other.0@g1.9") == RestoreFailed("other.0@g1.9", failed.reason, away=False)
+
+
+async def test_what_a_silent_shim_holds_is_asked_for_again(tmp_path: Path, put: Put) -> None:
+    put("touch ran")
+    record = Records(tmp_path).of(ID)
+    with socket.socket(socket.AF_UNIX) as shim:
+        shim.bind(str(record.path / wire.SOCKET))
+        shim.listen()
+        reason = "its shim, which holds the worker's connection, does not answer"
+        assert await restored(tmp_path) == RestoreFailed(ID, reason, away=True)
+    assert not (tmp_path / "ran").exists()
 
 
 async def test_a_few_at_a_time(tmp_path: Path, put: Put) -> None:
