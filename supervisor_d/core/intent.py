@@ -49,6 +49,9 @@ class RolloutRecord:
     """Why there is no memory for both generations at once; empty when there is."""
     once: bool = False
     """It is a oneshot's: what it did cannot be taken back by doing something else."""
+    scales: bool = False
+    """Whether an operator's `scale` waits for its success, and then wants `workers`."""
+    workers: int | None = None
 
     def together(self, other: RolloutRecord | None) -> bool:
         """Whether the other one belongs to the same deploy."""
@@ -143,10 +146,14 @@ def revived(intent: Intent) -> Intent:
 
 def _renewed(old: PoolIntent, spec: PoolSpec, now: float, reason: str) -> PoolIntent:
     current = old.wanted.spec
-    workers = old.workers if spec.workers == current.workers else None
+    as_many = spec.workers == current.workers
+    workers = old.workers if as_many else None
     if spec.digest == current.digest and spec.program == current.program:
-        # A rollout that was spared its gates may serve already: it does not go back behind them.
-        record = old.rollout and replace(old.rollout, gated=old.rollout.gated and spec.rollout.canary)
+        record = old.rollout
+        if record is not None:
+            # A rollout that was spared its gates may serve already: it does not go back behind them.
+            gated = record.gated and spec.rollout.canary
+            record = replace(record, gated=gated, scales=record.scales and as_many)
         return replace(old, wanted=Version(old.wanted.generation, spec), rollout=record, workers=workers)
     return _rolled(replace(old, workers=workers), spec, now, reason)
 
@@ -157,6 +164,8 @@ def _rolled(old: PoolIntent, spec: PoolSpec, now: float, reason: str) -> PoolInt
     back_to = old.previous or old.wanted
     gated = old.running and spec.rollout.canary  # decided once: it must not go back behind its gates
     record = RolloutRecord(back_to.generation, number, reason, now, gated=gated)
+    if old.previous is not None and old.rollout is not None and spec.workers == old.wanted.spec.workers:
+        record = replace(record, scales=old.rollout.scales, workers=old.rollout.workers)
     retired = old.retired if old.previous is None else _retired(old, old.wanted)
     return replace(
         old, wanted=Version(number, spec), previous=back_to, retired=retired, rollout=record, latest_generation=number
@@ -174,7 +183,20 @@ def _each(intent: Intent, names: tuple[str, ...], change: Callable[[PoolIntent],
 
 def scale(intent: Intent, name: str, workers: int | None) -> Intent:
     """An operator wants that many workers, until a reload changes the pool's own number; None: as configured."""
-    return _each(intent, (name,), lambda pool: replace(pool, workers=workers))
+
+    def scaled(pool: PoolIntent) -> PoolIntent:
+        return replace(pool, workers=workers, rollout=pool.rollout and replace(pool.rollout, scales=False))
+
+    return _each(intent, (name,), scaled)
+
+
+def scale_once_rolled(intent: Intent, name: str, workers: int | None, now: float, reason: str) -> Intent:
+    """The same, once a rollout has shown that new workers can be had."""
+
+    def scaled(pool: PoolIntent) -> PoolIntent:
+        return replace(pool, rollout=pool.rollout and replace(pool.rollout, scales=True, workers=workers))
+
+    return _each(restart(intent, (name,), now, reason), (name,), scaled)
 
 
 def stop(intent: Intent, names: tuple[str, ...], reason: str) -> Intent:
@@ -222,6 +244,7 @@ def _ended(
     back = verdict == "rolled-back"
     return replace(
         pool,
+        workers=record.workers if record.scales and not back else pool.workers,
         wanted=previous if back else pool.wanted,
         previous=None,
         retired=_retired(pool, pool.wanted if back else previous),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
 from supervisor_d.core import events as ev
@@ -17,7 +16,7 @@ from supervisor_d.core import intent as intents
 from supervisor_d.core.change import PoolChange
 from supervisor_d.core.intent import Intent, PoolIntent
 from supervisor_d.core.journal import Note
-from supervisor_d.core.outcome import Outcome, PoolOutcome
+from supervisor_d.core.outcome import Outcome
 from supervisor_d.core.spec import PoolSpec
 from supervisor_d.errors import NotPermittedError, PrepareError, SupervisorError, UnknownNameError
 from supervisor_d.programs.registry import PROGRAMS
@@ -29,8 +28,6 @@ from supervisor_d.runtime.outcomes import Goal, await_outcome
 from supervisor_d.runtime.supervisor import Supervisor
 
 MAX_WORKERS = 10_000
-ROLL_SECONDS = 3600.0
-"""How long a rollout that stands in for a scaling is followed; it goes on for as long as it takes."""
 
 
 class LoadedConfig(Protocol):
@@ -73,7 +70,6 @@ class Operations:
         self._accepted = accepted
         self._short_of_memory = short_of_memory
         self._reloading = asyncio.Lock()
-        self._rolling: set[asyncio.Task[Outcome]] = set()
 
     async def diff(self) -> Outcome:
         """What a reload would do now.  Raises ConfigError when the file is wrong."""
@@ -183,7 +179,9 @@ class Operations:
             raise NotPermittedError(f"cannot scale {pool}: there is at most one {spec.program} process, ever")
         if workers is not None and not 0 <= workers <= MAX_WORKERS:
             raise NotPermittedError(f"cannot scale {pool} to {workers}: 0 to {MAX_WORKERS} workers can be wanted")
-        if changed := await code_changed(self._supervisor, spec, spec.workers if workers is None else workers):
+        changed = await code_changed(self._supervisor, spec, spec.workers if workers is None else workers)
+        self._known((pool,))  # it may have been removed meanwhile
+        if changed:
             return await self._roll_then_scale(who, pool, workers, changed, wait_seconds)
         self._scale(who, pool, workers)
         wanted = self._supervisor.intent.pools[pool].wanted_workers
@@ -203,28 +201,12 @@ class Operations:
     ) -> Outcome:
         """New workers would run other code than those that are there, or none at all: a rollout tries that first."""
         message = f"{changed}: rolled, not scaled"
+        now = self._supervisor.host.now()
         self._clear_failures((pool,))
-        self._change(intents.restart(self._supervisor.intent, (pool,), self._supervisor.host.now(), changed))
-        self._note("scale", pool, who, message)
-        rolling = asyncio.create_task(self._scaled_once_rolled(who, pool, workers))
-        self._rolling.add(rolling)
-        rolling.add_done_callback(self._rolling.discard)
-        if wait_seconds <= 0:
-            return Outcome(ok=True, message=message)
-        try:
-            async with asyncio.timeout(wait_seconds):
-                outcome = await asyncio.shield(rolling)
-        except TimeoutError:
-            waiting = PoolOutcome(pool, ok=False, verdict="timeout", reason="it is still being rolled")
-            return Outcome(ok=False, message=message, pools=(waiting,))
-        return replace(outcome, message=message)
-
-    async def _scaled_once_rolled(self, who: str, pool: str, workers: int | None) -> Outcome:
-        rolled = await self._awaited((pool,), "running", ROLL_SECONDS, "rolled")
-        if not rolled.ok:
-            return rolled
-        self._scale(who, pool, workers)
-        return await self._awaited((pool,), "running", ROLL_SECONDS, "scaled")
+        self._change(intents.scale_once_rolled(self._supervisor.intent, pool, workers, now, changed))
+        then = "as configured" if workers is None else f"to {workers} workers"
+        self._note("scale", pool, who, f"{message}; then {then}")
+        return await self._awaited((pool,), "running", wait_seconds, message)
 
     async def start(self, who: str, pools: tuple[str, ...], wait_seconds: float) -> Outcome:
         """Start stopped pools, and give failed ones a fresh try."""

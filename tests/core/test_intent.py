@@ -115,6 +115,44 @@ class TestScale:
         assert web(intents.scale(intents.scale(accepted(WEB1), "web", 6), "web", None)).wanted_workers == 2
 
 
+class TestScaleOnceRolled:
+    @pytest.fixture
+    def behind(self) -> Intent:
+        """`web` is to have five workers once another generation has come up."""
+        return intents.scale_once_rolled(accepted(WEB1), "web", 5, 5.0, "its code changed")
+
+    def test_the_number_waits_for_the_rollouts_success(self, behind: Intent) -> None:
+        assert (web(behind).wanted_workers, web(behind).previous) == (2, intents.Version(1, WEB1))
+        assert web(intents.conclude(behind, verdict("succeeded"), 9.0)).wanted_workers == 5
+        assert web(intents.conclude(behind, verdict("rolled-back"), 9.0)).wanted_workers == 2
+
+    def test_as_configured(self) -> None:
+        less = intents.scale(accepted(WEB1), "web", 1)
+        behind = intents.scale_once_rolled(less, "web", None, 5.0, "its code changed")
+        assert web(behind).wanted_workers == 1
+        assert web(intents.conclude(behind, verdict("succeeded"), 9.0)).wanted_workers == 2
+
+    def test_a_later_one_rules(self, behind: Intent) -> None:
+        later = intents.scale(behind, "web", 3)
+        assert web(later).wanted_workers == 3
+        assert web(intents.conclude(later, verdict("succeeded"), 9.0)).wanted_workers == 3
+
+    @pytest.mark.parametrize(("spec", "generation"), [(WEB1, 2), (WEB2, 3)])
+    def test_a_reload_in_between_changes_it_only_with_the_configs_own_number(
+        self, behind: Intent, spec: PoolSpec, generation: int
+    ) -> None:
+        same = accepted(spec, after=behind, now=6.0)
+        assert web(intents.conclude(same, verdict("succeeded", generation), 9.0)).wanted_workers == 5
+        other = accepted(replace(spec, workers=4), after=behind, now=6.0)
+        assert web(other).wanted_workers == 4
+        assert web(intents.conclude(other, verdict("succeeded", generation), 9.0)).wanted_workers == 4
+
+    def test_the_next_rollout_does_not_repeat_it(self, behind: Intent) -> None:
+        done = intents.scale(intents.conclude(behind, verdict("succeeded"), 9.0), "web", 3)
+        again = intents.restart(done, ("web",), 10.0, "again")
+        assert web(intents.conclude(again, verdict("succeeded", 3), 12.0)).wanted_workers == 3
+
+
 class TestStartStopRestart:
     def test_each_start_is_an_epoch_of_its_own(self) -> None:
         stopped = intents.stop(accepted(WEB1, DB), ("web",), "asked")

@@ -147,6 +147,18 @@ async def test_code_that_changed_is_rolled_not_scaled() -> None:
         assert load.failed == []
 
 
+def test_the_number_behind_a_rollout_outlives_the_daemon() -> None:
+    shop = Shop()
+    with shop.daemon as daemon:
+        daemon.wait_running("web")
+        (shop.code / "models.py").write_text("")
+        daemon.must("scale", "web=3", "--no-wait")
+        daemon.kill()
+        daemon.start()
+        wait_for(lambda: daemon.pool("web").workers_ready == 3, 30, "the third worker")
+        assert daemon.pool("web").generation == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("event", ["scaled", "a worker died"])
 async def test_a_master_without_a_descriptor_for_another_worker_is_replaced_and_the_story_tells_why(event: str) -> None:
