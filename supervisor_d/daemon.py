@@ -204,7 +204,7 @@ class Daemon:
         self._journal = Journal(places.state_dir / "history.jsonl", self._console.show)
         contexts = Contexts(places.runtime_dir)
         self._attendants = Attendants(
-            self._post, self._listeners.addresses, contexts.private_dir, self._tell, self._listeners.listen_again
+            self._post, self._listeners.addresses_of, contexts.private_dir, self._tell, self._listeners.listen_again
         )
         restorer = Restorer(self._post, places.runtime_dir)
         self._host = LinuxHost(self._post, self._attendants.told, places.runtime_dir, places.log_dir, loop, self._scope)
@@ -267,9 +267,12 @@ class Daemon:
         """Write oneshots' successes down."""
         self._store.save_successes(generations)
 
-    def rollout_concluded(self, spec: PoolSpec) -> None:
-        """Sockets that only the version of a pool that did not rule had are closed."""
-        self._listeners.settle(spec)
+    def version_rules(self, spec: PoolSpec, *, alone: bool) -> None:
+        """Once no rollout is under way, sockets that only another version of a pool had are closed."""
+        if alone:
+            self._listeners.settle(spec)
+        else:
+            self._listeners.want(spec)
 
     def last_words(self, pool: str, log: str, since: float) -> str:
         """What was last written to a pool's log, at or after a monotonic time; empty if nothing was."""

@@ -40,14 +40,14 @@ class Attended:
 class Attendants:
     """Looks after every process of the daemon; all methods are called from the event loop and return at once.
 
-    `addresses` are a pool's listeners as they are bound; `private_dir` is the directory of one process's own; `tell`
+    `addresses` are a version's listeners as they are bound; `private_dir` is the directory of one process's own; `tell`
     sends a datagram to a process's agent; `settled` is told of a pool whose workers have all come up, each time.
     """
 
     def __init__(
         self,
         emit: Emit,
-        addresses: Callable[[str], tuple[str, ...]],
+        addresses: Callable[[PoolSpec], tuple[str, ...]],
         private_dir: Callable[[str], str],
         tell: Tell = lambda *_: None,
         settled: Callable[[PoolSpec], None] = lambda _: None,
@@ -162,7 +162,7 @@ class Attendants:
     def _probe(self, process_id: str) -> None:
         attended = self._attended.get(process_id)
         if attended is not None and attended.starting and attended.spec.ready:
-            public = tuple(parse_address(text) for text in self._addresses(attended.spec.name))
+            public = tuple(parse_address(text) for text in self._addresses(attended.spec))
             private = private_socket(self._private_dir(process_id)) if attended.role == "canary" else None
             self._prober.start(process_id, attended.spec.ready, Where(public, private), attended.launch)
 

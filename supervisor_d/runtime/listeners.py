@@ -158,6 +158,14 @@ class Listeners:
             bound.close(unlink=True)
         prepared.fresh.clear()
 
+    def want(self, spec: PoolSpec) -> None:
+        """Another version of a pool rules, and nobody prepared it: a rollback that goes with another pool's.  What it
+        lacks is bound when it is needed (`fds_of`)."""
+        former = self._wanted.get(spec.name, ())
+        if former != (keys := _keys(spec)):
+            self._former.setdefault(spec.name, set()).update(former)
+            self._wanted = {**self._wanted, spec.name: keys}
+
     def settle(self, spec: PoolSpec) -> None:
         """A pool's rollout is over and this spec rules: close the sockets that only another version of it had."""
         self._wanted = {**self._wanted, spec.name: _keys(spec)}
@@ -182,7 +190,11 @@ class Listeners:
 
     def addresses(self, pool: str) -> tuple[str, ...]:
         """Where the pool listens, with the port that the kernel chose for a port of 0."""
-        return tuple(str(self._bound[key].address) for key in self._wanted.get(pool, ()) if key in self._bound)
+        return self._addresses(self._wanted.get(pool, ()))
+
+    def addresses_of(self, spec: PoolSpec) -> tuple[str, ...]:
+        """The same of one version of a pool, the accepted or the former one."""
+        return self._addresses(_keys(spec))
 
     def waiting(self, pool: str) -> int | None:
         """How many connections wait in the pool's listeners to be accepted; None where that is not known."""
@@ -206,6 +218,9 @@ class Listeners:
         self._offered.clear()
         self._wanted = {}
         self._former = {}
+
+    def _addresses(self, keys: tuple[Key, ...]) -> tuple[str, ...]:
+        return tuple(str(self._bound[key].address) for key in keys if key in self._bound)
 
     def _bind_missing(self, key: Key, listener: Listener) -> None:
         if key not in self._bound:

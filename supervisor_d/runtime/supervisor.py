@@ -29,7 +29,7 @@ from supervisor_d.core.adoption import Progress, RecordedFacts
 from supervisor_d.core.derive import Kinds, derive
 from supervisor_d.core.desired import Desired
 from supervisor_d.core.evolve import evolve
-from supervisor_d.core.intent import Intent
+from supervisor_d.core.intent import Intent, PoolIntent
 from supervisor_d.core.journal import Note, describe_action, describe_event, log_to_quote
 from supervisor_d.core.observed import Observed
 from supervisor_d.core.performed import performed
@@ -83,8 +83,8 @@ class Keeper(Protocol):
     def save_successes(self, generations: Mapping[str, tuple[int, ...]]) -> None:
         """Write oneshots' successes down."""
 
-    def rollout_concluded(self, spec: PoolSpec) -> None:
-        """A rollout is over, and this version of the pool rules."""
+    def version_rules(self, spec: PoolSpec, *, alone: bool) -> None:
+        """This version of a pool is wanted from now on; `alone`: and no other, for no rollout is under way."""
 
     def last_words(self, pool: str, log: str, since: float) -> str:
         """What was last written to a pool's log, at or after a monotonic time; empty if nothing was."""
@@ -140,6 +140,8 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._turn_due_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._other_versions: set[str] = set()
+        """Pools of which other versions are wanted than the keeper knows."""
         self._refused = False
         """The last decision could not be written down."""
         self._watchers: list[Callable[[], None]] = []
@@ -193,6 +195,7 @@ class Supervisor:
         return lambda: self._watchers.remove(callback)
 
     def _set_intent(self, intent: Intent) -> None:
+        self._other_versions |= _other_versions(self.intent, intent)
         self.intent = intent
         self.desired = derive(intent, KINDS)
 
@@ -231,10 +234,18 @@ class Supervisor:
                 break
         else:
             raise InternalError(f"cannot go on: the plan does not settle in {MAX_ROUNDS} rounds")
+        self._tell_of_versions()
         self.plan_seconds_total += time.monotonic() - began
         self.journal.flush()
         for watcher in tuple(self._watchers):
             watcher()
+
+    def _tell_of_versions(self) -> None:
+        """Whoever decided it: a deploy's rollback concludes the rollouts of other pools too."""
+        for name in sorted(self._other_versions & self.intent.pools.keys()):
+            pool = self.intent.pools[name]
+            self._keeper.version_rules(pool.wanted.spec, alone=pool.previous is None)
+        self._other_versions.clear()
 
     def _plan_once(self) -> bool:
         """Plan and perform once; whether there may be more to do."""
@@ -395,7 +406,6 @@ class Supervisor:
         crash.point("conclude-before-intent")
         self.change(intents.conclude(self.intent, action, self.host.now()))
         crash.point("conclude-after-intent")
-        self._keeper.rollout_concluded(self.intent.pools[action.pool].wanted.spec)
 
     def _spawn(self, action: act.Spawn) -> None:
         process = self.observed.find(action.id)
@@ -410,3 +420,13 @@ class Supervisor:
             return
         facts = RecordedFacts.of(process, action.epoch)
         self.host.spawn(action.id, launch, tuple(fds[index] for index in launch.listeners), encode(facts))
+
+
+def _other_versions(before: Intent, after: Intent) -> set[str]:
+    """The pools of which other versions are wanted after than before, or fewer."""
+
+    def versions(pool: PoolIntent) -> tuple[int, int]:
+        return pool.wanted.generation, pool.previous.generation if pool.previous is not None else 0
+
+    known = before.pools.keys() & after.pools.keys()
+    return {name for name in known if versions(before.pools[name]) != versions(after.pools[name])}

@@ -180,6 +180,21 @@ def test_a_rollback_goes_back_to_the_former_address(listeners: Listeners) -> Non
     assert listeners.addresses("web") == (old.listeners[0].address,)
 
 
+def test_a_version_that_nobody_prepared_has_its_address_once_it_is_needed(listeners: Listeners) -> None:
+    old, new = (pool("web", f"127.0.0.1:{free_port()}") for _ in range(2))
+    accept(listeners, old)
+    accept(listeners, new)
+    listeners.settle(new)
+    listeners.want(old)
+    assert connects(new.listeners[0].address), "who serves there goes on"
+    assert not connects(old.listeners[0].address)
+    assert len(listeners.fds_of(old)) == 1
+    assert listeners.addresses("web") == listeners.addresses_of(old) == (old.listeners[0].address,)
+    assert listeners.addresses_of(new) == (new.listeners[0].address,)
+    listeners.settle(old)
+    assert not connects(new.listeners[0].address)
+
+
 def test_a_removed_pools_socket_is_closed_and_unlinked(listeners: Listeners, tmp_path: Path) -> None:
     path = tmp_path / "web.sock"
     accept(listeners, pool("web", f"unix:{path}"))
