@@ -3,8 +3,9 @@
 A daemon's life:
 
     places     directories, the lock (exit 75), what former daemons wrote down
-    adopt      whatever has a record runs on, and then the accepted config rules, whatever the file says by now;
-               where there is nothing to adopt, the file is loaded and accepted: every problem at once, exit 78
+    adopt      after the death of a daemon, whatever has a record runs on, and the accepted config rules, whatever the
+               file says by now; after a clean end, or a boot, the file is loaded and accepted: every problem at once,
+               exit 78
     serve      control socket, metrics, signals, systemd's notifications
     end        asked: all pools stop, exit 0 with nothing left; unexpected: exit 70, and every process lives on
 
@@ -181,7 +182,8 @@ class Daemon:
         later = bool(adoptions and self._scope and self._scope.lives())
         if not later:
             self._enter_scope()
-        if adoptions and saved is not None:
+        lives = any(not adoption.empty for adoption in adoptions)
+        if saved is not None and (lives or self._store.ruled_until_death()):
             self._take_over(saved, adoptions)
             self._figures.adopted_total = len(adoptions)
             self._figures.adoption_seconds = time.monotonic() - began
@@ -291,6 +293,7 @@ class Daemon:
         intent = intents.begin(saved.intent if saved else Intent(), config.pools)
         self._bind(config.pools)
         self._supervisor.change(intents.with_starts_at_once(intent, config.daemon.starts_at_once))
+        self._store.mark_ruling()
         for event in adoption_events(adoptions, self._supervisor.intent, self._host.now()):
             self._supervisor.post(event)
 
@@ -308,6 +311,7 @@ class Daemon:
 
     def _take_over(self, saved: SavedIntent, adoptions: list[Adoption]) -> None:
         """What was accepted rules, and the file is not even opened."""
+        self._store.mark_ruling()
         self._spec, self._figures.config_digest = saved.daemon, saved.config_digest
         self._revive(intents.revived(saved.intent), adoptions)
         for event in adoption_events(adoptions, self._supervisor.intent, self._host.now()):
@@ -431,7 +435,7 @@ class Daemon:
             task.cancel()
         if self._supervisor.failed.done():
             self._supervisor.failed.result()
-        self._store.clear_successes()
+        self._store.end()
         self.succession.end()
         self._listeners.close(unlink=True)
         self._note("ended", "everything has stopped")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor_d.errors import AlreadyRunningError, PrepareError
+
+RULING = "ruling"
+"""In the runtime directory, while a daemon rules: what is there when the next one starts was left by a death."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,13 @@ class Places:
 
     @property
     def ruled_before(self) -> bool:
-        """Whether a former daemon left both an accepted config and records; nothing is created to find out."""
-        try:
-            return (self.state_dir / "intent.json").exists() and any((self.runtime_dir / "processes").iterdir())
-        except OSError:
+        """Whether a former daemon left an accepted config, and records or its mark (runtime/state.py): then the config
+        file may be none of this one's business.  Nothing is created to find out."""
+        if not (self.state_dir / "intent.json").exists():
             return False
+        with suppress(OSError):
+            return (self.runtime_dir / RULING).exists() or any((self.runtime_dir / "processes").iterdir())
+        return False
 
     def prepare(self) -> None:
         """Create the directories.  Raises PrepareError when one cannot be had or is another user's."""

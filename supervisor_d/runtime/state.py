@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from supervisor_d.core.spec import PoolSpec
 from supervisor_d.errors import InternalError
 from supervisor_d.programs.registry import PROGRAMS
 from supervisor_d.runtime import crash
+from supervisor_d.runtime.places import RULING
 
 STATE_VERSION = 1
 
@@ -97,6 +99,7 @@ class StateStore:
     def __init__(self, state_dir: Path, runtime_dir: Path) -> None:
         self._intent = state_dir / "intent.json"
         self._successes = runtime_dir / "oneshots.json"
+        self._ruling = runtime_dir / RULING
 
     def load_intent(self) -> SavedIntent | None:
         """The accepted intent, or None when there is none yet.
@@ -123,6 +126,21 @@ class StateStore:
         """Write the intent down, durably."""
         write_atomically(self._intent, msgspec.json.encode(saved), durable=True)
 
+    def mark_ruling(self) -> None:
+        """From now on, the accepted config rules until a clean end, whatever becomes of this daemon in this boot.
+
+        Where the disk refuses, records of processes that live say the same.
+        """
+        with suppress(OSError):
+            write_atomically(self._ruling, boot_id().encode(), durable=False)
+
+    def ruled_until_death(self) -> bool:
+        """Whether the daemon before this one has not come to a clean end, in this boot."""
+        try:
+            return self._ruling.read_text(encoding="ascii") == boot_id()
+        except (OSError, ValueError):
+            return False
+
     def load_successes(self) -> Mapping[str, tuple[int, ...]]:
         """Oneshots' successes of this boot; a file that cannot be read counts as none."""
         try:
@@ -136,8 +154,13 @@ class StateStore:
         write_atomically(self._successes, msgspec.json.encode(Successes(boot_id(), generations)), durable=False)
 
     def clear_successes(self) -> None:
-        """A clean end: the next start runs its oneshots again."""
+        """The next start runs its oneshots again."""
         self._successes.unlink(missing_ok=True)
+
+    def end(self) -> None:
+        """A clean end: the next start begins anew, from the config file."""
+        self.clear_successes()
+        self._ruling.unlink(missing_ok=True)
 
 
 def encode(value: Any) -> str:

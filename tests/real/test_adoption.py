@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -60,6 +61,40 @@ def test_a_stopped_pool_stays_stopped_across_a_crash() -> None:
         daemon.wait_running("two")
         assert daemon.pool("one").state == "stopped"
         assert daemon.pids("one") == {}
+
+
+def test_it_does_so_where_nothing_is_left_to_adopt() -> None:
+    with Daemon({"one": SLEEPER}) as daemon:
+        daemon.wait_running("one")
+        daemon.must("stop", "one")
+        daemon.kill()
+        assert list((daemon.directory / "run" / "processes").iterdir()) == []
+        daemon.configure({"one": SLEEPER, "two": SLEEPER})
+        daemon.start()
+        daemon.wait_event("config-differs")
+        assert [(pool.name, pool.state) for pool in daemon.status().pools] == [("one", "stopped")]
+        assert daemon.stop() == 0
+        daemon.start()
+        daemon.wait_running("one", "two")
+
+
+def test_what_an_ended_process_left_to_be_done_does_not_hold_back_the_file() -> None:
+    with Daemon({"one": SLEEPER}) as daemon:
+        daemon.wait_running("one")
+        ((process, main),) = daemon.pids("one").items()
+        record = daemon.directory / "run" / "processes" / process
+        daemon.kill()
+        os.kill(main, signal.SIGKILL)
+        wait_for(lambda: '"emptied"' in (record / "events.jsonl").read_text(), 10, "its end")
+        shutil.copytree(record, daemon.work / "kept", ignore=shutil.ignore_patterns("output", "*.sock"))
+        daemon.start()
+        daemon.wait_running("one")
+        assert daemon.stop() == 0
+        shutil.copytree(daemon.work / "kept", record)
+        daemon.configure({"one": SLEEPER, "two": SLEEPER})
+        daemon.start()
+        daemon.wait_running("one", "two")
+        wait_for(lambda: not record.exists(), 10, "the old one to be forgotten")
 
 
 def test_a_stop_that_was_under_way_goes_on_and_kills_no_earlier() -> None:
