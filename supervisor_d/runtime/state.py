@@ -132,7 +132,7 @@ class StateStore:
         Where the disk refuses, records of processes that live say the same.
         """
         with suppress(OSError):
-            write_atomically(self._ruling, boot_id().encode(), durable=False)
+            self._ruling.write_text(boot_id(), encoding="ascii")  # half of it is none
 
     def ruled_until_death(self) -> bool:
         """Whether the daemon before this one has not come to a clean end, in this boot."""

@@ -178,6 +178,7 @@ class Supervisor:
         for pool, generations in successes.items():
             for generation in generations:
                 self.post(ev.SuccessRecorded(pool, generation))
+        self._schedule()
 
     async def turned(self) -> None:
         """Return once a turn has seen everything that is in the inbox now."""
