@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from supervisor_d.cli.render import Cell, Column, cpu_time, cut, memory, painted, span, state_cell, table
@@ -15,6 +15,7 @@ COLUMNS = (
     Column("PROGRAM", rank=3),
     Column("STATE"),
     Column("READY", right=True),
+    Column("BUSY", rank=5, right=True),
     Column("GEN", rank=5),
     Column("PID", rank=4, right=True),
     Column("UPTIME", rank=1, right=True),
@@ -68,6 +69,7 @@ def _pool_row(pool: PoolView, shares: Mapping[str, float]) -> list[Cell]:
         Cell(pool.program),
         state_cell(pool.state),
         Cell(f"{pool.workers_ready}/{pool.workers_desired}", "yellow" if short else ""),
+        _busy(pool.processes),
         Cell(f"g{pool.generation}"),
         _NONE,
         _NONE,
@@ -76,6 +78,13 @@ def _pool_row(pool: PoolView, shares: Mapping[str, float]) -> list[Cell]:
         Cell(memory(sum(usage.rss_bytes for usage in usages))) if usages else _NONE,
         Cell(_pool_detail(pool)),
     ]
+
+
+def _busy(processes: Iterable[ProcessView]) -> Cell:
+    """How many requests and tasks they have in hand; empty where no agent tells."""
+    told = [process.serving.in_flight for process in processes if process.serving is not None]
+    told += [process.tasks.active for process in processes if process.tasks is not None]
+    return Cell(str(sum(told))) if told else _NONE
 
 
 def _pool_detail(pool: PoolView) -> str:
@@ -95,6 +104,7 @@ def _process_row(process: ProcessView, at: float, shares: Mapping[str, float]) -
         _NONE,
         state_cell(process.state),
         Cell(f"{process.workers_ready}/{process.workers}"),
+        _busy((process,)),
         Cell(f"g{process.generation}"),
         Cell(str(process.pid)) if process.pid is not None else _NONE,
         Cell(span(at - process.started_at)),
@@ -128,7 +138,7 @@ def _slot_row(pool: PoolView, slot: SlotView) -> list[Cell]:
         state = "backoff"
         detail = f"starts again in {slot.backoff_seconds:.1f} s (attempt {slot.attempt}); {slot.last_exit}"
     name, generation = Cell(f"  {pool.name}.{slot.slot}"), Cell(f"g{slot.generation}")
-    return [name, _NONE, state_cell(state), _NONE, generation, _NONE, _NONE, _NONE, _NONE, _NONE, Cell(detail)]
+    return [name, _NONE, state_cell(state), _NONE, _NONE, generation, *[_NONE] * 5, Cell(detail)]
 
 
 def _share(shares: list[float]) -> Cell:

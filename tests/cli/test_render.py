@@ -4,6 +4,7 @@ import pytest
 
 from supervisor_d.cli.render import Cell, Column, columns_of, cpu_time, cut, memory, span, table
 from supervisor_d.cli.status_view import cpu_shares, status_lines
+from supervisor_d.core.snapshot import Serving, TasksNow
 from tests.support.fake_service import pool_view, process_view, shop_snapshot, snapshot_of
 
 
@@ -46,6 +47,17 @@ def test_an_adopted_process_and_a_stopping_daemon_are_shown() -> None:
     text = "\n".join(status_lines(picture, width=None, colour=False))
     assert text.splitlines()[0].endswith(": stopping")
     assert "adopted" in text
+
+
+def test_what_is_in_hand_is_counted_where_an_agent_tells() -> None:
+    serving = process_view(serving=Serving(in_flight=17, requests_total=100))
+    working = process_view(tasks=TasksNow(active=3, reserved=4, unsafe=0))
+    picture = snapshot_of(pool_view(processes=(serving, serving)), pool_view(processes=(working,)))
+    head, *rows = [line.split() for line in status_lines(picture, width=None, colour=False)[2:]]
+    # a pool's program stands in its own line alone
+    busy = [row[head.index("BUSY") - (row[0] != "web")] for row in rows]
+    assert busy == ["34", "17", "17", "3", "3"]
+    assert "BUSY" not in status_lines(snapshot_of(pool_view()), width=None, colour=False)[2]
 
 
 def test_no_pools_is_a_head_and_titles() -> None:
