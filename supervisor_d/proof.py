@@ -2,8 +2,8 @@
 
 It imports every module, as a daemon would sooner or later, and reads with its own eyes what the running daemon has
 written down: the accepted config and the operators' decisions, and each process's record.  What only a newer version
-can have written is refused here, and not found out after the hand-over.  Where nothing runs, the config file is read
-too, since it is what a new daemon would start from.
+can have written is refused here, and not found out after the hand-over.  Where the config file is what a new daemon
+would start from, it is read too.
 
 Exit 0 with a line of JSON (runtime/upgrade.py, Proof), or 1 with the reason as the last line of standard error.
 Nothing is written, and nothing is started.
@@ -45,9 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         import_everything()
         check_places(options.config, options.runtime_dir, options.state_dir)
-        StateStore(options.state_dir, options.runtime_dir).load_intent()
+        store = StateStore(options.state_dir, options.runtime_dir)
+        store.load_intent()
         records = sum(read_record(record) for record in Records(options.runtime_dir))
-        if not records:  # else the accepted config rules, whatever the file says
+        if not records and not store.ruled_until_death():  # else the accepted config rules, whatever the file says
             load(options.config, environ=os.environ)
     except SupervisorError as error:
         print(error.message.splitlines()[0], file=sys.stderr)  # noqa: T201

@@ -213,15 +213,20 @@ def test_an_interpreter_without_us_is_refused(sleeping: Daemon) -> None:
     assert "sleep" in procs.command_line(sleeping.pids("one").popitem()[1])
 
 
-def test_a_config_file_with_mistakes_hinders_nobody_who_has_processes(sleeping: Daemon) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_config_file_with_mistakes_hinders_nobody(sleeping: Daemon, *, stopped: bool) -> None:
+    if stopped:
+        sleeping.must("stop", "one")
     before = sleeping.all_pids()
     sleeping.configure({"one": {"program": "comand"}})
     sleeping.must("upgrade")
     assert sleeping.all_pids() == before
+    assert sleeping.pool("one").state == ("stopped" if stopped else "running")
 
 
-def test_a_config_file_with_mistakes_is_told_where_nothing_runs(sleeping: Daemon) -> None:
+def test_one_is_told_where_a_new_daemon_would_start_from_it(sleeping: Daemon) -> None:
     sleeping.must("stop", "one")
+    (sleeping.directory / "run" / "ruling").unlink()
     sleeping.configure({"one": {"program": "comand"}})
     done = sleeping.cli("upgrade")
     assert done.returncode == 73
