@@ -46,6 +46,7 @@ def look(name: str) -> dict[str, Any]:
     options = dict(app.conf.broker_transport_options or {})
     return {
         "transport": str(app.connection_for_read().transport_cls)[:NAME_MAX],
+        "worker_pool": str(app.conf.worker_pool)[:NAME_MAX],
         "visibility_timeout": _number(options.get("visibility_timeout")),
         "disable_prefetch": bool(app.conf.get("worker_disable_prefetch", False)),
         "tasks": [_task(app, task) for task in _tasks(app)],

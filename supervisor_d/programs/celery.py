@@ -54,6 +54,9 @@ _DETACHED = "a detached worker would escape its supervisor"
 _NODE_NAME = "each node needs a name of its own"
 _AUTOSCALE = "say `workers:` instead; Celery's own autoscaler can lose tasks when it shrinks"
 _BEAT = "two beats send every task twice; make a pool with `program: celery-beat`"
+PREFORK = "processes"
+"""Celery's other name for its prefork pool: by `-P prefork`, its default, it understands whatever the application's
+`worker_pool` says (celery/bin/worker.py, WorkersPool)."""
 _PREFORK = "only the prefork pool can be watched and stopped process by process"
 OWNED_ARGS: Mapping[str, str] = {
     "-A": "say `app:` instead",
@@ -200,7 +203,7 @@ def _node_size(spec: PoolSpec) -> int:
 def _options(keys: CeleryKeys, spec: PoolSpec, context: LaunchContext) -> Iterator[str]:
     serial = context.process_id.rpartition(".")[2]
     yield from ("-n", f"{spec.name}-{context.slot}-g{context.generation}-{serial}@%h")
-    yield from ("-c", str(context.workers))
+    yield from ("-P", PREFORK, "-c", str(context.workers))
     if keys.queues:
         yield from ("-Q", ",".join(keys.queues))
     yield from ("-O", "fair", "--prefetch-multiplier", str(keys.prefetch))

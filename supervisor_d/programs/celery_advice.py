@@ -21,6 +21,8 @@ VISIBILITY_SECONDS = 3600.0
 """kombu's default for Redis and SQS."""
 HIDING_TRANSPORTS = ("redis", "rediss", "sentinel", "sqs")
 """Transports that deliver a message again which was not acknowledged in time."""
+PREFORK_NAMES = ("", "prefork", "processes")
+"""Of a `worker_pool` that is Celery's prefork pool; an old agent tells none."""
 NAMES_SHOWN = 3
 ERROR_SHOWN = 200
 
@@ -51,6 +53,7 @@ class AppFacts:
 
     error: str = ""
     transport: str = ""
+    worker_pool: str = ""
     visibility_timeout: float | None = None
     disable_prefetch: bool = False
     tasks: tuple[TaskFacts, ...] = ()
@@ -79,10 +82,18 @@ def app_warnings(spec: PoolSpec, app: AppFacts, pools: Mapping[str, PoolSpec]) -
         shown = "".join(char for char in app.error[:ERROR_SHOWN] if char.isprintable())
         yield "app", f"cannot look at {spec.keys.app}'s settings: {shown}"
     elif spec.program == "celery":
+        yield from _worker_pool(app)
         yield from _acknowledgement(spec.keys, app)
         yield from _visibility(app)
     else:
         yield from _schedule(spec.keys, app, _consumed(spec.keys.app, pools, app.queues))
+
+
+def _worker_pool(app: AppFacts) -> Warnings:
+    if app.worker_pool not in PREFORK_NAMES:
+        held = "workers here have the prefork pool all the same, the only one that is watched process by process"
+        shown = "".join(char for char in app.worker_pool if char.isprintable())
+        yield "app", f"it sets worker_pool to {shown!r}: {held}; see that its tasks run in one, and remove the setting"
 
 
 def _acknowledgement(keys: Any, app: AppFacts) -> Warnings:

@@ -52,6 +52,14 @@ def test_a_pool_and_a_channel_have_what_we_read() -> None:
         assert hasattr(found("kombu.transport.redis:Channel"), name)
 
 
+def test_processes_is_another_name_of_the_prefork_pool_that_no_setting_overrules() -> None:
+    """The daemon starts workers with `-P processes` (supervisor_d/programs/celery.py)."""
+    concurrency = import_module("celery.concurrency")
+    assert "processes" in concurrency.get_available_pool_names()
+    assert concurrency.get_implementation("processes") is found("celery.concurrency.prefork:TaskPool")
+    assert "if value == 'prefork' and worker_pool:" in inspect.getsource(found("celery.bin.worker:WorkersPool"))
+
+
 def test_a_switched_off_feature_and_a_missing_need_are_told() -> None:
     features = Features(["ledger", " repair "])
     assert not features.on("ledger")

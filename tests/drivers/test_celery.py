@@ -35,6 +35,7 @@ from celery.signals import worker_init
 
 app = Celery("shop", broker=os.environ["BROKER"])
 app.conf.broker_connection_retry_on_startup = True
+app.conf.worker_pool = os.environ.get("POOL", "prefork")
 app.conf.beat_schedule = {"tick": {"task": "shop.tick", "schedule": 60.0}}
 
 @app.task(name="shop.tick")
@@ -123,6 +124,13 @@ async def test_only_pool_processes_are_workers(tmp_path: Path, broker: str) -> N
         await node.ready()
         await node.counted(2)
         assert len(pool_processes(node.pid)) == 2
+
+
+async def test_the_pool_is_prefork_whatever_the_application_sets(tmp_path: Path, broker: str) -> None:
+    async with running(CeleryDriver, worker(tmp_path, broker, POOL="solo"), tmp_path) as node:
+        await node.ready()
+        await node.counted(2)
+        await _logged(tmp_path, "the application sets worker_pool to 'solo', and has prefork here")
 
 
 async def test_without_an_agent_a_worker_counts_as_ready_at_once(tmp_path: Path, broker: str) -> None:

@@ -42,6 +42,18 @@ def test_good_settings_are_nothing_to_speak_of() -> None:
     assert said(BEAT, schedule=(EntryFacts("n", "a", known=True, queue="celery"),), queues=("celery",)) == []
 
 
+@pytest.mark.parametrize("name", ["prefork", "processes"])
+def test_the_prefork_pool_is_nothing_to_speak_of(name: str) -> None:
+    assert said(WORKER, worker_pool=name) == []
+
+
+def test_another_pool_is_overruled_and_that_is_told() -> None:
+    key, why = only(said(WORKER, worker_pool="gev\x1bent"))
+    assert key == "app"
+    assert why.startswith("it sets worker_pool to 'gevent': workers here have the prefork pool all the same")
+    assert said(BEAT, worker_pool="gevent") == [], "beat runs no tasks"
+
+
 def test_late_without_reject_on_worker_lost() -> None:
     key, why = only(said(WORKER, tasks=tuple(task(name, lost=False) for name in "abcd")))
     assert key == "app"

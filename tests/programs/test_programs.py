@@ -188,6 +188,7 @@ def test_celery_argv() -> None:
     assert launch.argv[:6] == (sys.executable, "-m", "celery", "-A", "shop", "worker")
     assert after(launch.argv, "-n") == "worker-1-g3-17@%h"
     assert after(launch.argv, "-c") == "2"
+    assert after(launch.argv, "-P") == "processes", "what `-P prefork` leaves to the application's settings"
     assert after(launch.argv, "-Q") == "mail,slow"
     assert after(launch.argv, "--prefetch-multiplier") == "2"
     assert after(launch.argv, "-I") == "supervisor_d_celery_agent"

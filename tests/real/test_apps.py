@@ -56,6 +56,7 @@ def test_what_decides_what_can_be_lost_is_seen(tmp_path: Path) -> None:
     app = inspected(pool(tmp_path), 60)
     assert app.error == ""
     assert (app.transport, app.visibility_timeout, app.disable_prefetch) == ("redis", 60.0, False)
+    assert app.worker_pool == "prefork"
     assert app.tasks == (
         TaskFacts("shop.mail", acks_late=False, reject_on_worker_lost=False, time_limit=40.0),
         TaskFacts("shop.report", acks_late=True, reject_on_worker_lost=True, time_limit=50.0),

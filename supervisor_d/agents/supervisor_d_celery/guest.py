@@ -20,7 +20,7 @@ from .features import Features
 from .heartbeat import INTERVAL_SECONDS, Heartbeat
 from .ledger import Bookkeeping, Ledger, describe_broker
 from .lending import Lender
-from .pool import Pool
+from .pool import PREFORK_NAMES, Pool, prefork
 from .repair import Repair
 from .tally import Tally, running, stamp
 
@@ -122,6 +122,8 @@ class Guest:
         """A connection is made, and its task consumer exists; nothing is consumed yet."""
         first = self.consumer is None
         self.consumer = consumer
+        if first:
+            _tell_overruled(consumer)
         with self.guarded("drain") as on:
             if on:
                 self.intake.guard(consumer)
@@ -229,7 +231,7 @@ class Guest:
         return told
 
     def _pool_facts(self) -> dict[str, Any]:
-        pool = getattr(getattr(self.consumer, "pool", None), "_pool", None)
+        pool = prefork(self.consumer)
         if pool is None:
             return {"processes": 0, "target": 0, "busy": 0}
         pids = {request.worker_pid for request in _active()}
@@ -382,6 +384,16 @@ class Guarded:
 
 def _nothing(_: str) -> None:
     """Nobody keeps a ledger."""
+
+
+def _tell_overruled(consumer: Any) -> None:
+    """The daemon starts every worker with the prefork pool: whoever set another one must not be left to wonder."""
+    chosen = consumer.app.conf.worker_pool
+    if chosen not in PREFORK_NAMES and prefork(consumer) is not None:
+        sys.stderr.write(
+            f"supervisor-d's agent: the application sets worker_pool to {chosen!r}, and has prefork here: "
+            "only pool processes can be counted, resized and stopped one by one\n"
+        )
 
 
 def _waiting() -> int:

@@ -36,13 +36,24 @@ INSTANCE_NEEDS = (
 )
 """What must stand on the pool itself."""
 
+PREFORK_NAMES = ("prefork", "processes")
+"""What Celery calls it (celery/concurrency/__init__.py)."""
+
+
+def prefork(consumer: Any) -> Any:
+    """Celery's own prefork pool behind a consumer; None for every other kind, which we know nothing of."""
+    found = getattr(getattr(consumer, "pool", None), "_pool", None)
+    return found if isinstance(getattr(found, "_pool", None), list) else None
+
 
 class Pool:
-    """The prefork pool of one consumer.  Raises AttributeError where it is none that we know."""
+    """The prefork pool of one consumer.  Raises TypeError and AttributeError where it is none that we know."""
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
-        self._pool: Any = consumer.pool._pool
+        self._pool: Any = prefork(consumer)
+        if self._pool is None:
+            raise TypeError(f"{type(consumer.pool).__module__} is not the prefork pool")
         for name in INSTANCE_NEEDS:
             getattr(self._pool, name)
         self.retired: dict[Any, Any] = {}

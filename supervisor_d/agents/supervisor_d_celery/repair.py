@@ -23,11 +23,13 @@ when the worker ends stands in the ledger, and `restore` pays it.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from .late_answers import LateAnswers, overdue
+from .pool import prefork
 from .tally import late
 
 SETTLE_SECONDS = 0.5
@@ -67,11 +69,9 @@ class Repair:
         original = consumer.on_connection_error_after_connected
 
         def on_connection_error_after_connected(exc: BaseException) -> Any:
-            try:
-                self.lost(consumer)
-            finally:
-                result = original(exc)
-            _full_prefetch(consumer)
+            _never_raising(self.lost, consumer)
+            result = original(exc)
+            _never_raising(_full_prefetch, consumer)
             return result
 
         consumer.on_connection_error_after_connected = on_connection_error_after_connected
@@ -161,7 +161,7 @@ class Repair:
         setattr(self._qos, OURS, "lost")
         self.late_answers.put_aside(self._qos.channel)
         _run_acks(consumer.hub)
-        _settle(getattr(consumer.pool, "_pool", None))
+        _settle(prefork(consumer))
         self._take_over(self._qos, _running(consumer))
 
     def _take_over(self, qos: Any, running: set[str]) -> None:
@@ -230,6 +230,17 @@ class Repair:
             pipe.execute()
 
 
+def _never_raising(ours: Callable[[Any], None], consumer: Any) -> None:
+    """Celery makes its next connection whatever becomes of our part: an exception in here would end the worker.
+
+    What `lost` has not told apart by then, kombu's `restore_unacked_once` tells us of.
+    """
+    try:
+        ours(consumer)
+    except Exception as exc:  # noqa: BLE001
+        sys.stderr.write(f"supervisor-d's agent: repair: {exc!r}\n")
+
+
 def _running(consumer: Any) -> set[str]:
     """The tags of tasks that run and will be acknowledged when they end."""
     from celery.worker import state
@@ -255,7 +266,7 @@ def _run_acks(hub: Any) -> None:
 
 def _settle(pool: Any) -> None:
     """Until each task that was written to a pool process is known to have started, or for SETTLE_SECONDS."""
-    if pool is None:
+    if not hasattr(pool, "process_flush_queues"):  # none, or the one without an event loop, which reads by itself
         return
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
