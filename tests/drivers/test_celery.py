@@ -22,6 +22,7 @@ from supervisor_d.programs.celery import CeleryKeys
 from supervisor_d.runtime.contexts import AGENTS_DIR
 from supervisor_d.runtime.drivers.beat import BeatDriver
 from supervisor_d.runtime.drivers.celery import CeleryDriver, pool_processes
+from supervisor_d.runtime.proc import children_of
 from tests.drivers.support import Told, process_of, running
 from tests.drivers.test_members import tells_exits
 from tests.support.waiting import eventually, throughout, wait_for
@@ -35,6 +36,7 @@ from celery.signals import worker_init
 
 app = Celery("shop", broker=os.environ["BROKER"])
 app.conf.broker_connection_retry_on_startup = True
+app.conf.worker_pool_start_method = os.environ.get("START_METHOD", "fork")
 app.conf.worker_pool = os.environ.get("POOL", "prefork")
 app.conf.beat_schedule = {"tick": {"task": "shop.tick", "schedule": 60.0}}
 
@@ -117,6 +119,21 @@ async def test_a_killed_pool_process_is_told_and_replaced(tmp_path: Path, broker
         assert [(end.pid, end.exit) for end in node.told.exits] == [(victim, Exit(signal=9))]
         await node.counted(2)
         assert pool_processes(node.pid) - before, "another one took its place"
+
+
+async def test_spawned_pool_processes_are_workers_too(tmp_path: Path, broker: str) -> None:
+    async with running(CeleryDriver, worker(tmp_path, broker, START_METHOD="spawn"), tmp_path) as node:
+        await node.ready()
+        await node.counted(2)
+        assert len(children_of(node.pid)) == 3, "billiard's tracker of semaphores is none"
+        await _logged(tmp_path, "SpawnPoolWorker-2]")
+        before = pool_processes(node.pid)
+        node.driver.stacks(node.process.id)
+        await throughout(lambda: pool_processes(node.pid) == before, 0.5, "they have no handler for the signal")
+        os.kill(min(before), signal.SIGKILL)
+        await eventually(lambda: node.told.exits, what="the pool process's end")
+        await eventually(lambda: len(pool_processes(node.pid) - before) == 1, what="another one")
+        await node.counted(2)
 
 
 async def test_only_pool_processes_are_workers(tmp_path: Path, broker: str) -> None:

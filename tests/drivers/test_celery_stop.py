@@ -30,8 +30,10 @@ pytestmark = pytest.mark.real
 WORKER = """
 import os, signal
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-for _ in range(2):
+for number in range(2):
     if not os.fork():
+        if number:
+            signal.signal(signal.SIGRTMIN + 6, lambda *_: os._exit(7))
         break
 signal.pause()
 """

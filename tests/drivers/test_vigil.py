@@ -15,6 +15,7 @@ from supervisor_d.core.process import State
 from supervisor_d.core.spec import Launch
 from supervisor_d.runtime.drivers import vigil
 from supervisor_d.runtime.drivers.celery import pool_processes
+from supervisor_d.runtime.proc import catches, stat_fields
 from tests.drivers.support import process_of
 from tests.drivers.test_celery_stop import ID, SPEC, Stage, stage
 from tests.support.waiting import eventually, throughout
@@ -65,10 +66,15 @@ async def test_all_of_it_gets_the_signal_for_stacks(stage: Stage) -> None:
     await eventually(lambda: stage.told.counts == (2, 2), what="its two pool processes counted")
     stage.driver.stacks(ID)
     await throughout(lambda: len(pool_processes(stage.pid)) == 2, 0.1, "without its agent's word no signal is harmless")
+    both = pool_processes(stage.pid)
+    handling = await eventually(lambda: {pid for pid in both if catches(pid, number)}, what="the one with a handler")
+    (other,) = both - handling
     stage.says(ready=True, stacks_signal=number)
     stage.driver.stacks(ID)
     code = await asyncio.wait_for(stage.child.wait(), 10)
     assert code == -number, "it has no handler, and so it ended"
-    await eventually(lambda: len(stage.told.exits) == 2, what="the end of its pool processes")
+    await eventually(lambda: stage.told.exits, what="the end of the pool process with a handler")
+    assert {end.pid for end in stage.told.exits} == handling
+    await throughout(lambda: stat_fields(other)[:1] == ["S"], 0.1, "the other one would die of it")
     assert sys.platform == "linux"
     assert not os.path.exists(f"/proc/{stage.pid}/task")

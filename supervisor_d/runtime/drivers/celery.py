@@ -4,8 +4,9 @@ The agent (supervisor_d/agents/) says `{"ready": true, "pid": N, ...}` once the 
 (runtime/drivers/agent.py).  A worker counts as ready once its heartbeat shows that it asks the broker for messages.
 Whatever the agent cannot do, or is not asked in time, is done without: by signals.
 Pool processes are those children of the main process that were forked and never exec'd: their command line is the
-main's own, or the title that Celery gives them where setproctitle is installed.  Whatever else the application starts
-from its main process is not a worker.
+main's own, or the title that Celery gives them where setproctitle is installed; or those that billiard has started
+afresh (`worker_pool_start_method: spawn`, Celery 5.7), which say so.  Whatever else the application starts from its
+main process is not a worker.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from supervisor_d.runtime.drivers.counting import Counted, CountingDriver
 from supervisor_d.runtime.drivers.heartbeat import printable
 from supervisor_d.runtime.drivers.vigil import Vigil
 from supervisor_d.runtime.host import Emit
-from supervisor_d.runtime.proc import children_of, stat_fields
+from supervisor_d.runtime.proc import catches, children_of, stat_fields
 
 _TITLE = b"[celeryd:"
 """celery.platforms.set_process_title"""
+_SPAWNED = b"\0--billiard-fork\0"
+"""An argument of every process that billiard spawns (billiard.spawn.get_command_line)."""
 _CMDLINE_BYTES = 4096
 ANSWER_SECONDS = 5.0
 """For an agent to say who it is, or what became of a request to resize."""
@@ -163,7 +166,10 @@ class CeleryDriver(CountingDriver):
         return self._accounts.figures()
 
     def stacks(self, process_id: str) -> None:
-        """By a signal that its agent has made harmless: a loop that hangs could not be asked."""
+        """By a signal that its agent has made harmless: a loop that hangs could not be asked.
+
+        A spawned pool process has inherited no handler, and is spared.
+        """
         node = self._nodes.get(process_id)
         number = node.hello.stacks_signal if node is not None and node.hello is not None else None
         if node is None or number is None:
@@ -173,7 +179,9 @@ class CeleryDriver(CountingDriver):
             if started_at(node.pid) == node.started_at:
                 pidfd.send(main, number)
             os.close(main)
-        self._members.signal_all(process_id, number)
+        for pid in self._members.pids(process_id):
+            if catches(pid, number):
+                self._members.signal(process_id, pid, number)
 
     def cut_off(self, process_id: str) -> None:
         """The heartbeat is a file, and goes on."""
@@ -276,7 +284,7 @@ def pool_processes(main: int) -> frozenset[int]:
 
 
 def _is_pool_process(cmdline: bytes, main_cmdline: bytes) -> bool:
-    return bool(cmdline) and (cmdline == main_cmdline or cmdline.startswith(_TITLE))
+    return bool(cmdline) and (cmdline == main_cmdline or cmdline.startswith(_TITLE) or _SPAWNED in cmdline)
 
 
 def _cmdline(pid: int) -> bytes:
