@@ -54,6 +54,10 @@ if "TOPICS" in os.environ:
     news = Exchange("news", type="topic")
     app.conf.task_queues = [Queue("mail"), Queue("press", news, routing_key="news.#")]
 
+if "BROADCAST" in os.environ:
+    from kombu.common import Broadcast
+    app.conf.task_queues = [Broadcast("news")]
+
 @app.task(name="work", bind=True)
 def work(self, number, seconds=0.0):
     store.rpush("started", number)

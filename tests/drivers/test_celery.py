@@ -33,10 +33,13 @@ APP = """
 import os, subprocess
 from celery import Celery
 from celery.signals import worker_init
+from kombu.common import Broadcast
 
 app = Celery("shop", broker=os.environ["BROKER"])
 app.conf.broker_connection_retry_on_startup = True
 app.conf.worker_pool_start_method = os.environ.get("START_METHOD", "fork")
+if "BROADCAST" in os.environ:
+    app.conf.task_queues = [Broadcast("news")]
 app.conf.worker_pool = os.environ.get("POOL", "prefork")
 app.conf.beat_schedule = {"tick": {"task": "shop.tick", "schedule": 60.0}}
 
@@ -119,6 +122,12 @@ async def test_a_killed_pool_process_is_told_and_replaced(tmp_path: Path, broker
         assert [(end.pid, end.exit) for end in node.told.exits] == [(victim, Exit(signal=9))]
         await node.counted(2)
         assert pool_processes(node.pid) - before, "another one took its place"
+
+
+async def test_ready_by_a_subscription_where_there_is_nothing_to_pop(tmp_path: Path, broker: str) -> None:
+    async with running(CeleryDriver, worker(tmp_path, broker, BROADCAST="1"), tmp_path) as node:
+        await node.ready()
+        await node.counted(2)
 
 
 async def test_spawned_pool_processes_are_workers_too(tmp_path: Path, broker: str) -> None:

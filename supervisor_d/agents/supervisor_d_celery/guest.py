@@ -222,13 +222,19 @@ class Guest:
             consuming=self.connected and intake.consuming(self.consumer),
             draining=self.intake.closed,
             can_consume=self.connected and intake.can_consume(channel),
-            take_at=self._take_at,
+            take_at=self._asked_at(),
             reserved=self._reserved(held, told),
             waiting=_waiting(),
             ledger_overflow=self.ledger.overflow if self.ledger is not None else 0,
         )
         told.update(self.tally.facts())
         return told
+
+    def _asked_at(self) -> float | None:
+        """When the broker was last asked for messages; a subscription asks all the time."""
+        if self.connected and not self.intake.closed and intake.nothing_to_pop(self.consumer):
+            self._take_at = time.monotonic()
+        return self._take_at
 
     def _pool_facts(self) -> dict[str, Any]:
         pool = prefork(self.consumer)

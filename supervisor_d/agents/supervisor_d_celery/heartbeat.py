@@ -13,7 +13,8 @@ the broker is away Celery waits inside a loop of its own, which looks in here on
     at                  CLOCK_MONOTONIC of this writing
     pid                 of the main process
     connected, consuming, draining, can_consume (prefetch credit is left)
-    take_at             CLOCK_MONOTONIC of the last BRPOP sent, null before the first
+    take_at             CLOCK_MONOTONIC of the last BRPOP sent, null before the first; of this writing where there is
+                        nothing to pop: messages come by subscriptions alone (Broadcast), or there is no queue
     processes, target   pool processes there are and there should be (a process on its way out still counts as there)
     busy                pool processes with a task
     active, reserved    tasks that run; messages that wait in here

@@ -78,6 +78,19 @@ def can_consume(channel: Any) -> bool:
     return qos is None or bool(qos.can_consume())
 
 
+def nothing_to_pop(consumer: Any) -> bool:
+    """Whether it takes messages, or would, without ever sending a BRPOP: it has no queue, or has subscribed to all.
+
+    Redis pushes what comes by a fanout exchange (kombu's Broadcast queues) for as long as a subscription stands.
+    """
+    channel = channel_of(consumer)
+    if not hasattr(channel, "active_fanout_queues"):
+        return False
+    if channel.active_fanout_queues:
+        return bool(channel._in_listen) and not channel.active_queues
+    return not consumer.task_consumer.queues
+
+
 def read_paused(channel: Any) -> None:
     """Take the answer of a BRPOP that kombu put aside for want of credit, so that its message goes back."""
     cycle: Any = getattr(getattr(channel, "connection", None), "cycle", None)
