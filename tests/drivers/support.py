@@ -45,6 +45,10 @@ class Told:
         reported = [event for event in self.events if isinstance(event, WorkersReported)]
         return (reported[-1].live, reported[-1].ready) if reported else None
 
+    def of(self, kind: type[object]) -> list[Event]:
+        """Those of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
     @property
     def exits(self) -> list[WorkerExited]:
         return [event for event in self.events if isinstance(event, WorkerExited)]

@@ -14,12 +14,15 @@ from pathlib import Path
 from subprocess import DEVNULL, Popen, run
 
 import pytest
+from celery import Celery
 
+from supervisor_d.core.events import FoundStuck
 from supervisor_d.core.process import Exit, State
 from supervisor_d.core.spec import PoolSpec
 from supervisor_d.programs.beat import BeatKeys
 from supervisor_d.programs.celery import CeleryKeys
 from supervisor_d.runtime.contexts import AGENTS_DIR
+from supervisor_d.runtime.drivers import heartbeat, vigil
 from supervisor_d.runtime.drivers.beat import BeatDriver
 from supervisor_d.runtime.drivers.celery import CeleryDriver, pool_processes
 from supervisor_d.runtime.proc import children_of
@@ -30,13 +33,14 @@ from tests.support.waiting import eventually, throughout, wait_for
 pytestmark = pytest.mark.real
 
 APP = """
-import os, subprocess
+import os, subprocess, time
 from celery import Celery
-from celery.signals import worker_init
+from celery.signals import worker_init, worker_process_init
 from kombu.common import Broadcast
 
 app = Celery("shop", broker=os.environ["BROKER"])
 app.conf.broker_connection_retry_on_startup = True
+app.conf.worker_proc_alive_timeout = 60.0
 app.conf.worker_pool_start_method = os.environ.get("START_METHOD", "fork")
 if "BROADCAST" in os.environ:
     app.conf.task_queues = [Broadcast("news")]
@@ -46,6 +50,11 @@ app.conf.beat_schedule = {"tick": {"task": "shop.tick", "schedule": 60.0}}
 @app.task(name="shop.tick")
 def tick():
     pass
+
+@worker_process_init.connect
+def start_slowly(**_):
+    while "SLOW" in os.environ and not os.path.exists("go"):
+        time.sleep(0.01)
 
 @worker_init.connect
 def start_a_helper(**_):
@@ -83,13 +92,15 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def worker(tmp_path: Path, broker: str, *, workers: int = 2, agent: bool = True, **env: str) -> PoolSpec:
+def worker(
+    tmp_path: Path, broker: str, *, workers: int = 2, agent: bool = True, stuck_after: float = 30.0, **env: str
+) -> PoolSpec:
     (tmp_path / "shop.py").write_text(APP)
     return PoolSpec(
         name="worker",
         program="celery",
         workers=workers,
-        keys=CeleryKeys(app="shop", agent=agent),
+        keys=CeleryKeys(app="shop", agent=agent, stuck_after=stuck_after),
         cwd=str(tmp_path),
         env={"BROKER": broker, **env},
     )
@@ -128,6 +139,28 @@ async def test_ready_by_a_subscription_where_there_is_nothing_to_pop(tmp_path: P
     async with running(CeleryDriver, worker(tmp_path, broker, BROADCAST="1"), tmp_path) as node:
         await node.ready()
         await node.counted(2)
+
+
+async def test_pool_processes_that_still_start_are_not_stuck(
+    tmp_path: Path, broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vigil, "LOOK_SECONDS", 0.1)
+    async with running(CeleryDriver, worker(tmp_path, broker, stuck_after=3.0, SLOW="1"), tmp_path) as node:
+        await node.ready()
+        with Celery("sender", broker=broker, set_as_current=False) as sender:
+            for _ in range(4):
+                sender.send_task("shop.tick")
+
+        def beat() -> heartbeat.Heartbeat:
+            found = heartbeat.read(str(node.private_dir), node.pid)
+            assert found is not None
+            return found
+
+        await eventually(lambda: beat().waiting, what="tasks that wait")
+        await throughout(lambda: not node.told.of(FoundStuck), 5.0, "nothing takes a task, and nobody can")
+        assert (beat().processes, beat().idle) == (2, 0)
+        (tmp_path / "go").touch()
+        await eventually(lambda: (beat().succeeded_total, beat().idle) == (4, 2), what="all four done")
 
 
 async def test_spawned_pool_processes_are_workers_too(tmp_path: Path, broker: str) -> None:

@@ -20,7 +20,7 @@ from .features import Features
 from .heartbeat import INTERVAL_SECONDS, Heartbeat
 from .ledger import Bookkeeping, Ledger, describe_broker
 from .lending import Lender
-from .pool import PREFORK_NAMES, Pool, prefork
+from .pool import PREFORK_NAMES, Pool, prefork, takes_work
 from .repair import Repair
 from .tally import Tally, running, stamp
 
@@ -239,11 +239,12 @@ class Guest:
     def _pool_facts(self) -> dict[str, Any]:
         pool = prefork(self.consumer)
         if pool is None:
-            return {"processes": 0, "target": 0, "busy": 0}
+            return {"processes": 0, "target": 0, "busy": 0, "idle": 0}
         pids = {request.worker_pid for request in _active()}
         processes = list(pool._pool)
         busy = sum(1 for process in processes if process.pid in pids)
-        return {"processes": len(processes), "target": pool._processes, "busy": busy}
+        idle = sum(1 for process in processes if process.pid not in pids and takes_work(pool, process))
+        return {"processes": len(processes), "target": pool._processes, "busy": busy, "idle": idle}
 
     def _reserved(self, held: int | None, told: dict[str, Any]) -> int:
         from celery.worker import state

@@ -16,7 +16,7 @@ the broker is away Celery waits inside a loop of its own, which looks in here on
     take_at             CLOCK_MONOTONIC of the last BRPOP sent, null before the first; of this writing where there is
                         nothing to pop: messages come by subscriptions alone (Broadcast), or there is no queue
     processes, target   pool processes there are and there should be (a process on its way out still counts as there)
-    busy                pool processes with a task
+    busy, idle          pool processes with a task; those that could be given one, which one that still starts cannot
     active, reserved    tasks that run; messages that wait in here
     waiting             of those, the ones that the pool could begin at once
     unsafe              of those that run, the tasks already acknowledged: to interrupt one is to lose it

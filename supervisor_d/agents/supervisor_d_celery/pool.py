@@ -46,6 +46,12 @@ def prefork(consumer: Any) -> Any:
     return found if isinstance(getattr(found, "_pool", None), list) else None
 
 
+def takes_work(pool: Any, process: Any) -> bool:
+    """Whether work is written to a pool process: not before it says that it is up, nor on its way out."""
+    open_pipes = getattr(pool, "_all_inqueues", None)
+    return open_pipes is None or process.inqW_fd in open_pipes
+
+
 class Pool:
     """The prefork pool of one consumer.  Raises TypeError and AttributeError where it is none that we know."""
 

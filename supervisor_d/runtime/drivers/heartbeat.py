@@ -59,6 +59,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
     processes: Count = 0
     target: Count = 0
     busy: Count = 0
+    idle: Count | None = None
+    """Pool processes that a task could be given to; None from an older agent."""
     active: Count = 0
     reserved: Count = 0
     waiting: Count = 0
