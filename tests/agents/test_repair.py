@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from supervisor_d.agents.supervisor_d_celery.late_answers import parse
+from supervisor_d.agents.supervisor_d_celery.late_answers import overdue, parse
+from supervisor_d.agents.supervisor_d_celery.repair import Repair
 from tests.agents.harness import Node, Server, Truth, full_dose
 from tests.support.dose import FULL
 from tests.support.waiting import wait_for
@@ -21,6 +23,8 @@ pytestmark = pytest.mark.real
 
 Start = Callable[..., Node]
 LATE = {"task_acks_late": True}
+STALE = "dropping stale connection"
+"""What kombu 5.7 logs when it does that."""
 
 
 @pytest.fixture
@@ -186,6 +190,8 @@ class Proxy:
     def close(self) -> None:
         self._listener.close()
         for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)  # a thread that reads keeps it open, and with it a BRPOP of nobody's
             each.close()
 
 
@@ -235,6 +241,68 @@ def test_half_open_under_load_and_healed_nothing_is_lost(start: Start, truth: Tr
         assert sorted(truth.started()) == list(range(6))
     finally:
         proxy.close()
+
+
+@pytest.mark.slow
+def test_kombus_own_look_at_a_silent_broker_costs_no_message(start: Start, truth: Truth, broker: Server) -> None:
+    """kombu 5.7 shuts down a connection whose BRPOP is overdue by health_check_interval, with the answer on its way."""
+    proxy = Proxy(broker.port, heals=True)
+    options = {"health_check_interval": 1, "socket_timeout": 3, "socket_connect_timeout": 3}
+    try:
+        node = start(
+            f"redis://127.0.0.1:{proxy.port}/0", prefetch=1, conf={**LATE, "broker_transport_options": options}
+        )
+        node.ready()
+        truth.send(range(2), 0.1)
+        truth.wait_finished(2, 20)
+        wait_for(lambda: broker.client().info("clients")["blocked_clients"], 20, "the next BRPOP")
+        proxy.silent.set()
+        truth.send(range(2, 6), 0.1)
+        assert truth.queued() == 3, "the broker has answered the BRPOP, and nobody hears it"
+        wait_for(lambda: not node.beat()["connected"] or STALE in node.text(), 15, "the silence to be noticed")
+        proxy.speak()
+        truth.wait_finished(6, 30)
+        wait_for(lambda: settled(truth, node), 20, "everything to be settled")
+        assert sorted(truth.started()) == list(range(6))
+        assert STALE not in node.text(), "it was ours to give up the connection"
+    finally:
+        proxy.close()
+
+
+class Asked:
+    """A channel with a BRPOP under way."""
+
+    brpop_timeout = 1
+
+    def __init__(self, health_check_interval: float, sock: socket.socket) -> None:
+        self.health_check_interval = health_check_interval
+        self._in_poll = SimpleNamespace(_sock=sock)
+
+
+@pytest.mark.parametrize(("interval", "late"), [(25, 6.0), (5, 6.0), (0, 6.0), (1, 2.0)])
+def test_a_broker_is_silent_no_later_than_the_application_says(interval: float, late: float) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Asked(interval, ours)
+        assert not overdue(channel, 100.0, 100.0 + late - 0.1)
+        assert overdue(channel, 100.0, 100.0 + late)
+        theirs.send(b"x")
+        assert not overdue(channel, 100.0, 200.0), "its answer is here"
+
+
+def test_kombu_looks_where_nobody_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [50.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    repair = Repair(lambda _: None, lambda _: None)
+    assert repair.looked_after() is None
+    channel = SimpleNamespace(qos=SimpleNamespace(restore_by_tag=None))
+    channel.qos.channel, channel.qos.connection_errors = channel, ()
+    repair.connected(channel)
+    assert repair.looked_after() is None
+    repair.check(channel, None)
+    assert repair.looked_after() is channel
+    now[0] += 5.0
+    assert repair.looked_after() is None, "no loop, no look"
 
 
 @pytest.mark.parametrize(

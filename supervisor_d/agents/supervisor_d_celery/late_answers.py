@@ -8,8 +8,10 @@ second it is looked at: a message goes back to the head of the queue that it was
 A network that heals delivers what it held back (TCP sends it again for about a quarter of an hour); one that does not,
 or a broker that died, has lost it: that is Redis's promise, not ours.
 
-`overdue` notices the silence: a broker answers a BRPOP within its one second.  kombu 5.7 does so as well, kombu 5.6
-does not.
+`overdue` notices the silence: a broker answers a BRPOP within its one second.  kombu 5.6 never does.  kombu 5.7 does
+(MultiChannelPoller.maybe_check_brpop_health), as late as we do or earlier, and shuts the socket down: the answer that
+is on its way is lost.  So the channel that we look after is kept from its eyes, for as long as we do look
+(`unseen_by_kombu`).
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from __future__ import annotations
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 PATIENCE_SECONDS = 5.0
-"""Beyond the second that a BRPOP waits by itself."""
+"""Beyond the second that a BRPOP waits by itself; a shorter `health_check_interval` of the application's is kept."""
 KEPT_SECONDS = 900.0
 KEPT_MOST = 8
 ANSWER_MAX_BYTES = 16 * 1024 * 1024
@@ -99,11 +102,34 @@ def overdue(channel: Any, sent_at: float | None, now: float) -> bool:
     """Whether a BRPOP is under way and its answer should have come."""
     sock = getattr(getattr(channel, "_in_poll", None), "_sock", None)
     waits = getattr(channel, "brpop_timeout", 0)
-    if sock is None or sent_at is None or not waits or now - sent_at < waits + PATIENCE_SECONDS:
+    patience = min(PATIENCE_SECONDS, getattr(channel, "health_check_interval", None) or PATIENCE_SECONDS)
+    if sock is None or sent_at is None or not waits or now - sent_at < waits + patience:
         return False
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     return not poller.poll(0)
+
+
+def unseen_by_kombu(looked_after: Callable[[], Any]) -> None:
+    """Let kombu find the BRPOP of one channel never overdue: `looked_after()`, None when nobody looks after any."""
+    from kombu.transport import redis
+
+    poller: Any = redis.MultiChannelPoller
+    original = getattr(poller, "maybe_check_brpop_health", None)
+    if original is None:
+        return
+
+    def maybe_check_brpop_health(cycle: Any) -> Any:
+        channel = looked_after()
+        if channel is None:
+            return original(cycle)
+        sent_at, channel._brpop_sent_at = channel._brpop_sent_at, None
+        try:
+            return original(cycle)
+        finally:
+            channel._brpop_sent_at = sent_at
+
+    poller.maybe_check_brpop_health = maybe_check_brpop_health
 
 
 def plain(client: Any) -> Any:

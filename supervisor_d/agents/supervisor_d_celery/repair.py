@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .late_answers import LateAnswers, overdue
+from .late_answers import PATIENCE_SECONDS, LateAnswers, overdue, unseen_by_kombu
 from .pool import prefork
 from .tally import late
 
@@ -51,6 +51,7 @@ class Repair:
         self.acks: dict[str, None] = {}
         self.late_answers = LateAnswers()
         self._qos: Any = None
+        self._checked_at: float | None = None
 
     # -------------------------------------------------------------------------------------------- wrapping
 
@@ -63,6 +64,7 @@ class Repair:
         qos.ack = self._ack(qos.ack)
         qos.reject = self._reject(qos.reject)
         qos.restore_unacked_once = self._restore_unacked_once(qos.restore_unacked_once)
+        unseen_by_kombu(self.looked_after)
 
     def watch(self, consumer: Any) -> None:
         """Be asked first when this consumer loses its connection."""
@@ -208,11 +210,18 @@ class Repair:
     def check(self, channel: Any, brpop_sent_at: float | None) -> None:
         """Raises ConnectionResetError when the broker has fallen silent: Celery then makes a new connection."""
         if self._qos is not None and self._state(self._qos) == "live":
-            now = time.monotonic()
+            self._checked_at = now = time.monotonic()
             if overdue(channel, brpop_sent_at, now):
                 raise ConnectionResetError(
                     f"the broker has not answered for {now - (brpop_sent_at or now):.0f} seconds"
                 )
+
+    def looked_after(self) -> Any:
+        """The channel whose silence `check` notices, unless nobody has called it for a while: then kombu must."""
+        qos, checked_at = self._qos, self._checked_at
+        if qos is None or self._state(qos) != "live" or checked_at is None:
+            return None
+        return qos.channel if time.monotonic() - checked_at < PATIENCE_SECONDS else None
 
     def _paid(self, debts: dict[str, Any], tag: str) -> None:
         debts.pop(tag, None)
