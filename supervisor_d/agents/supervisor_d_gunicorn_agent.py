@@ -190,19 +190,45 @@ def _may_be_ended(worker: Any, wait_seconds: float) -> None:
 
     gunicorn's handler takes note, and looks at the note when the import is through: a stop in that time waits, and one
     of a worker whose import hangs waits for all of `graceful_timeout`.  After others that failed it waits first.
+
+    What Python knows of the signal stays as it is, and only the kernel is told otherwise: an application that sets a
+    handler of its own in that time finds gunicorn's, to call it in turn, and not a default that ends the process.
     """
-    load = worker.load_wsgi
+    import ctypes
+
+    load, tell_kernel = worker.load_wsgi, ctypes.CDLL(None, use_errno=True).signal
+    tell_kernel.argtypes, tell_kernel.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
 
     def load_and_may_be_ended() -> None:
-        theirs = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        gunicorns = signal.getsignal(signal.SIGTERM)
+        tell_kernel(signal.SIGTERM, None)  # SIG_DFL
         try:
             time.sleep(wait_seconds)
             load()
         finally:
-            signal.signal(signal.SIGTERM, theirs)
+            signal.signal(signal.SIGTERM, _with_the_applications(gunicorns))
             signal.siginterrupt(signal.SIGTERM, False)  # as they had it (workers/base.py, and asyncio)
 
     worker.load_wsgi = load_and_may_be_ended
+
+
+def _with_the_applications(gunicorns: Any) -> Any:
+    """The handler of gunicorn, and after it the one that the application has set, if it has.
+
+    That one may end the process, as in a program without a server around it: requests in flight come first.
+    """
+    applications = signal.getsignal(signal.SIGTERM)
+    if applications is gunicorns or not callable(applications) or not callable(gunicorns):
+        return gunicorns
+
+    def both(number: int, frame: Any) -> None:
+        gunicorns(number, frame)
+        try:
+            applications(number, frame)
+        except SystemExit:
+            pass
+
+    return both
 
 
 def _tell_stacks() -> None:

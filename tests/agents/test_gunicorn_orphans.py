@@ -47,6 +47,36 @@ async def test_idle_orphans_are_gone_at_once(tmp_path: Path, worker_class: str) 
             await eventually(lambda: not any(map(alive, workers)), 6, "the orphans' end")
 
 
+HANDLER = """
+import signal
+
+def mine(number, frame):
+    with open("notes", "a") as notes:
+        notes.write("mine ")
+    {then}
+
+before = signal.signal(signal.SIGTERM, mine)
+"""
+
+
+@pytest.mark.parametrize("then", ["before(number, frame)", "raise SystemExit"])
+@pytest.mark.parametrize("worker_class", CLASSES)
+async def test_the_applications_own_handler_runs_too(tmp_path: Path, worker_class: str, then: str) -> None:
+    spec = web(tmp_path, worker_class, keep_alive=1.0)
+    with (tmp_path / "shop.py").open("a") as app:
+        app.write(HANDLER.format(then=then))
+    with listening() as listener:
+        async with serving(spec, tmp_path, listener) as web_0:
+            (worker,) = children_of(web_0.pid)
+            asked = asyncio.create_task(ask(listener, "/sleep/1.5"))
+            await eventually(lambda: board(web_0).workers[0].in_flight == 1, what="a request in flight")
+            os.kill(worker, signal.SIGTERM)
+            assert (await asked).endswith(str(worker).encode())
+            await eventually(lambda: not alive(worker), what="the worker's end")
+            assert (tmp_path / "notes").read_text() == "mine "
+            assert "Traceback" not in (tmp_path / "log").read_text()
+
+
 async def test_a_worker_that_hangs_while_it_boots_can_be_stopped(tmp_path: Path) -> None:
     spec = web(tmp_path, "sync", graceful_timeout=60.0)
     (tmp_path / "shop.py").write_text("import time\ntime.sleep(600)\n")
