@@ -245,7 +245,8 @@ class Supervisor:
         """Whoever decided it: a deploy's rollback concludes the rollouts of other pools too."""
         for name in sorted(self._other_versions & self.intent.pools.keys()):
             pool = self.intent.pools[name]
-            self._keeper.version_rules(pool.wanted.spec, alone=pool.previous is None)
+            if not pool.removed:
+                self._keeper.version_rules(pool.wanted.spec, alone=pool.previous is None)
         self._other_versions.clear()
 
     def _plan_once(self) -> bool:

@@ -56,7 +56,8 @@ def _strike(daemon: Daemon) -> None:
     mains = [pid for pid in daemon.all_pids().values() if procs.alive(pid)]
     victims: list[int] = []
     for pid in random.sample(mains, min(len(mains), random.choice((1, 1, 2, 4)))):
-        around = [pid, *procs.below(pid), daemon.shim_of(pid)]
+        shim = daemon.find_shim(pid)
+        around = [pid, *procs.below(pid), *([shim] if shim is not None else [])]
         victims.append(random.choice(around))
     if random.random() < 0.15:
         victims += [pid for pid in procs.children(daemon.running.pid) if "zygote" in procs.command_line(pid)]

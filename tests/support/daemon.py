@@ -308,13 +308,24 @@ class Daemon:
         }
 
     def shim_of(self, pid: int) -> int:
-        """The pid of the shim that keeps a main process, by its record: one in adopt mode is not its parent."""
-        for events in (self.socket.parents[1] / "processes").glob("*/events.jsonl"):
-            facts = [msgspec.json.decode(line) for line in events.read_bytes().splitlines() if line.endswith(b"}")]
+        """The pid of the shim that keeps a main process."""
+        shim = self.find_shim(pid)
+        assert shim is not None, f"pid {pid} has no record"
+        return shim
+
+    def find_shim(self, pid: int) -> int | None:
+        """The same by its record, since one in adopt mode is not its parent; None once the process is forgotten."""
+        processes = self.socket.parents[1] / "processes"
+        for record in os.listdir(processes):
+            try:
+                lines = (processes / record / "events.jsonl").read_bytes().splitlines()
+            except FileNotFoundError:
+                continue
+            facts = [msgspec.json.decode(line) for line in lines if line.endswith(b"}")]
             pids = {fact["event"]: fact["process"][0] for fact in facts if "process" in fact}
             if pids.get("forked") == pid:
                 return int(pids.get("replaced", pids["began"]))
-        raise AssertionError(f"pid {pid} has no record")
+        return None
 
     def wait_pool(self, name: str, state: str, seconds: float = POOL_SECONDS) -> PoolView:
         """The pool, once its state is `state` (`running` also asks that every wanted worker is ready)."""
@@ -374,7 +385,9 @@ class Daemon:
     def story(self) -> str:
         """All that helps to understand a failure: the daemon's output and its workers' last words."""
         paths = [self.config, self._out("out"), self._out("err"), *sorted(self.log_dir.glob("*.log"))]
-        journal = sorted(self.directory.glob("**/state/history.jsonl"))
+        journal = sorted(
+            Path(path, "history.jsonl") for path, _, _ in os.walk(self.directory) if path.endswith("/state")
+        )
         return "\n".join(f"----- {path.name}\n{_tail(path)}" for path in [*paths, *journal] if path.exists())
 
 
