@@ -90,6 +90,8 @@ def test_the_socket_outlives_every_combination(shim: str, main: str) -> None:
             daemon.start()
             if shim == "stopped":
                 os.kill(shim_pid, signal.SIGCONT)
+            if main == "dead":
+                daemon.wait_event("spawned", after=daemon.wait_event("adopted").serial)  # until then it holds nothing
             daemon.wait_running("web")
             assert _inodes(port) == [inode]
             daemon.kill()
