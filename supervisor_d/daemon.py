@@ -4,8 +4,8 @@ A daemon's life:
 
     places     directories, the lock (exit 75), what former daemons wrote down
     adopt      after the death of a daemon, whatever has a record runs on, and the accepted config rules, whatever the
-               file says by now; after a clean end, or a boot, the file is loaded and accepted: every problem at once,
-               exit 78
+               file says by now; after a clean end, a boot, or in a container that was started again, the file is
+               loaded and accepted: every problem at once, exit 78
     serve      control socket, metrics, signals, systemd's notifications
     end        asked: all pools stop, exit 0 with nothing left; unexpected: exit 70, and every process lives on
 
@@ -183,7 +183,7 @@ class Daemon:
         if not later:
             self._enter_scope()
         lives = any(not adoption.empty for adoption in adoptions)
-        if saved is not None and (lives or self._store.ruled_until_death()):
+        if saved is not None and self._store.ruled_until_death(lives=lives):
             self._take_over(saved, adoptions)
             self._figures.adopted_total = len(adoptions)
             self._figures.adoption_seconds = time.monotonic() - began

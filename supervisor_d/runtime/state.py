@@ -24,6 +24,7 @@ from supervisor_d.errors import InternalError
 from supervisor_d.programs.registry import PROGRAMS
 from supervisor_d.runtime import crash
 from supervisor_d.runtime.places import RULING
+from supervisor_d.runtime.proc import stat_fields
 
 STATE_VERSION = 1
 
@@ -51,6 +52,13 @@ class Successes:
 def boot_id() -> str:
     """The kernel's identity of this boot (random(4), /proc/sys/kernel/random/boot_id)."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _life() -> str:
+    """Of all that can be adopted: this boot, and this container, which ends with its PID 1.  A container that is killed
+    and started again finds its files as they were, and the boot's identity is the host's."""
+    init = stat_fields(1)  # unreadable under hidepid=2 (proc(5)), and then by every daemon
+    return f"{boot_id()} {init[19] if init else ''}"
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool) -> None:
@@ -127,19 +135,24 @@ class StateStore:
         write_atomically(self._intent, msgspec.json.encode(saved), durable=True)
 
     def mark_ruling(self) -> None:
-        """From now on, the accepted config rules until a clean end, whatever becomes of this daemon in this boot.
+        """From now on, the accepted config rules until a clean end, whatever becomes of this daemon.
 
-        Where the disk refuses, records of processes that live say the same.
+        Where the disk refuses, processes that live say the same.
         """
+        new = self._ruling.with_name(f"{RULING}.new")
         with suppress(OSError):
-            self._ruling.write_text(boot_id(), encoding="ascii")  # half of it is none
+            new.write_text(_life(), encoding="ascii")
+            new.replace(self._ruling)
 
-    def ruled_until_death(self) -> bool:
-        """Whether the daemon before this one has not come to a clean end, in this boot."""
+    def ruled_until_death(self, *, lives: bool = False) -> bool:
+        """Whether the daemon before this one has not come to a clean end, in this boot or this container.
+
+        `lives` is whether processes of it do, and decides where it could leave no mark.
+        """
         try:
-            return self._ruling.read_text(encoding="ascii") == boot_id()
+            return self._ruling.read_text(encoding="ascii") == _life()
         except (OSError, ValueError):
-            return False
+            return lives
 
     def load_successes(self) -> Mapping[str, tuple[int, ...]]:
         """Oneshots' successes of this boot; a file that cannot be read counts as none."""

@@ -192,6 +192,20 @@ def test_an_upgrade_keeps_the_daemon_below_the_same_init(container: Container) -
     assert container.all_pids() == before
 
 
+def test_a_container_that_was_killed_whole_begins_anew_with_the_file(container: Container) -> None:
+    container.must("scale", "one=3")
+    os.kill(container.init, signal.SIGKILL)
+    container.wait_end()
+    wait_for(lambda: not container.left(), 10, "its end")
+    assert (container.directory / "run" / "ruling").exists()
+    assert list((container.directory / "run" / "processes").iterdir())
+    container.configure({"one": {**SLEEPER, "workers": 1}, "two": SLEEPER})
+    container.start()
+    container.wait_running("one", "two")
+    assert len(container.wait_pids("one", 1)) == 1
+    wait_for(lambda: len(list((container.directory / "run" / "processes").iterdir())) == 2, 10, "the rest's end")
+
+
 def test_a_wrong_config_ends_with_its_code() -> None:
     container = Container()
     container.write("pools: nonsense\n")
