@@ -198,4 +198,6 @@ def _refused(port: int) -> bool:
         net.get(port)
     except ConnectionRefusedError:
         return True
+    except OSError:
+        return False  # it was still open, and nobody serves there any more
     return False
