@@ -59,6 +59,7 @@ class RolloutRecord:
 
 
 RETIRED_MAX = 4
+"""Of generations whose processes may still be ending their work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +147,13 @@ def revived(intent: Intent) -> Intent:
 
 def _renewed(old: PoolIntent, spec: PoolSpec, now: float, reason: str) -> PoolIntent:
     current = old.wanted.spec
-    as_many = spec.workers == current.workers
-    workers = old.workers if as_many else None
+    if spec.workers != current.workers:
+        old = _scaled(old, None)
     if spec.digest == current.digest and spec.program == current.program:
-        record = old.rollout
-        if record is not None:
-            # A rollout that was spared its gates may serve already: it does not go back behind them.
-            gated = record.gated and spec.rollout.canary
-            record = replace(record, gated=gated, scales=record.scales and as_many)
-        return replace(old, wanted=Version(old.wanted.generation, spec), rollout=record, workers=workers)
-    return _rolled(replace(old, workers=workers), spec, now, reason)
+        # A rollout that was spared its gates may serve already: it does not go back behind them.
+        record = old.rollout and replace(old.rollout, gated=old.rollout.gated and spec.rollout.canary)
+        return replace(old, wanted=Version(old.wanted.generation, spec), rollout=record)
+    return _rolled(old, spec, now, reason)
 
 
 def _rolled(old: PoolIntent, spec: PoolSpec, now: float, reason: str) -> PoolIntent:
@@ -164,7 +162,7 @@ def _rolled(old: PoolIntent, spec: PoolSpec, now: float, reason: str) -> PoolInt
     back_to = old.previous or old.wanted
     gated = old.running and spec.rollout.canary  # decided once: it must not go back behind its gates
     record = RolloutRecord(back_to.generation, number, reason, now, gated=gated)
-    if old.previous is not None and old.rollout is not None and spec.workers == old.wanted.spec.workers:
+    if old.previous is not None and old.rollout is not None:
         record = replace(record, scales=old.rollout.scales, workers=old.rollout.workers)
     retired = old.retired if old.previous is None else _retired(old, old.wanted)
     return replace(
@@ -183,20 +181,21 @@ def _each(intent: Intent, names: tuple[str, ...], change: Callable[[PoolIntent],
 
 def scale(intent: Intent, name: str, workers: int | None) -> Intent:
     """An operator wants that many workers, until a reload changes the pool's own number; None: as configured."""
+    return _each(intent, (name,), lambda pool: _scaled(pool, workers))
 
-    def scaled(pool: PoolIntent) -> PoolIntent:
-        return replace(pool, workers=workers, rollout=pool.rollout and replace(pool.rollout, scales=False))
 
-    return _each(intent, (name,), scaled)
+def _scaled(pool: PoolIntent, workers: int | None) -> PoolIntent:
+    """A number that waits behind a rollout is overtaken."""
+    return replace(pool, workers=workers, rollout=pool.rollout and replace(pool.rollout, scales=False))
 
 
 def scale_once_rolled(intent: Intent, name: str, workers: int | None, now: float, reason: str) -> Intent:
     """The same, once a rollout has shown that new workers can be had."""
 
-    def scaled(pool: PoolIntent) -> PoolIntent:
+    def waiting(pool: PoolIntent) -> PoolIntent:
         return replace(pool, rollout=pool.rollout and replace(pool.rollout, scales=True, workers=workers))
 
-    return _each(restart(intent, (name,), now, reason), (name,), scaled)
+    return _each(restart(intent, (name,), now, reason), (name,), waiting)
 
 
 def stop(intent: Intent, names: tuple[str, ...], reason: str) -> Intent:

@@ -220,18 +220,23 @@ def test_half_open_it_consumes_again_within_twenty_seconds(start: Start, truth: 
         proxy.close()
 
 
+def _silence_with_an_answer_on_its_way(node: Node, truth: Truth, broker: Server, proxy: Proxy) -> None:
+    """Two tasks are done; of four more, the first has left the broker."""
+    node.ready()
+    truth.send(range(2), 0.1)
+    truth.wait_finished(2, 20)
+    wait_for(lambda: broker.client().info("clients")["blocked_clients"], 20, "the next BRPOP")
+    proxy.silent.set()
+    truth.send(range(2, 6), 0.1)
+    assert truth.queued() == 3, "the broker has answered the BRPOP, and nobody hears it"
+
+
 @pytest.mark.slow
 def test_half_open_under_load_and_healed_nothing_is_lost(start: Start, truth: Truth, broker: Server) -> None:
     proxy = Proxy(broker.port, heals=True)
     try:
         node = start(f"redis://127.0.0.1:{proxy.port}/0", prefetch=1, conf=LATE)
-        node.ready()
-        truth.send(range(2), 0.1)
-        truth.wait_finished(2, 20)
-        wait_for(lambda: broker.client().info("clients")["blocked_clients"], 20, "the next BRPOP")
-        proxy.silent.set()
-        truth.send(range(2, 6), 0.1)
-        assert truth.queued() == 3, "the broker has answered the BRPOP, and nobody hears it"
+        _silence_with_an_answer_on_its_way(node, truth, broker, proxy)
         threading.Timer(10.0, proxy.speak).start()
         began = time.monotonic()
         truth.wait_finished(6, 40)
@@ -252,13 +257,7 @@ def test_kombus_own_look_at_a_silent_broker_costs_no_message(start: Start, truth
         node = start(
             f"redis://127.0.0.1:{proxy.port}/0", prefetch=1, conf={**LATE, "broker_transport_options": options}
         )
-        node.ready()
-        truth.send(range(2), 0.1)
-        truth.wait_finished(2, 20)
-        wait_for(lambda: broker.client().info("clients")["blocked_clients"], 20, "the next BRPOP")
-        proxy.silent.set()
-        truth.send(range(2, 6), 0.1)
-        assert truth.queued() == 3, "the broker has answered the BRPOP, and nobody hears it"
+        _silence_with_an_answer_on_its_way(node, truth, broker, proxy)
         wait_for(lambda: not node.beat()["connected"] or STALE in node.text(), 15, "the silence to be noticed")
         proxy.speak()
         truth.wait_finished(6, 30)
