@@ -111,6 +111,29 @@ def test_what_was_delivered_comes_back(whom: str) -> None:
     assert max(back) < BACK_SECONDS
 
 
+def test_a_container_that_is_killed_whole_and_started_again_with_another_config() -> None:
+    """All that the daemon ever started dies with it, and the files are as they were but for the identity of PID 1."""
+    with QueueShop(late=True, **KEYS) as shop, shop.load(rate=20, seconds=(0.05, 0.3)) as load:
+        for number in range(dose(1, 5)):
+            load.wait_more(20)
+            _kill(list(shop.pids("redis").values()))  # first: what it hands to the dying is lost, see above
+            wait_for(lambda: not _kill_all(shop), 10, "the container's end")
+            (shop.directory / "run" / "ruling").write_text("another life")
+            shop.configure(shop.pools(prefetch=5 + number))
+            shop.start()
+            shop.wait_running("queue", seconds=SECONDS)
+            shop.wait_event("restore")
+        verdict = shop.settle(load)
+    assert (verdict.lost, verdict.stranded) == ([], [])
+
+
+def _kill_all(shop: QueueShop) -> set[int]:
+    """SIGKILL to all that is left; who that was."""
+    left = set(shop.marker.members())
+    _kill(list(left))
+    return left
+
+
 def test_a_flood() -> None:
     """Thousands of short tasks: each main that dies has just been handed something, or is about to be."""
     times = dose(2, 20)
