@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +16,11 @@ import pytest
 
 from supervisor_d.core.events import Ailing, Remarked, WorkersReported
 from supervisor_d.core.process import Exit
-from supervisor_d.core.spec import PoolSpec
+from supervisor_d.core.spec import Fitness, Launch, PoolSpec
 from supervisor_d.runtime.drivers import gunicorn_care
+from supervisor_d.runtime.drivers.counting import Counted
+from supervisor_d.runtime.drivers.gunicorn_care import Carer, Ward
+from supervisor_d.runtime.drivers.members import Members
 from supervisor_d.runtime.proc import children_of
 from tests.agents.gunicorn import board, listening, serving, web
 from tests.agents.test_gunicorn_agent import ask
@@ -23,6 +29,8 @@ from tests.drivers.test_members import tells_exits
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.real
+
+_LAUNCH = Launch(argv=("gunicorn",), env={}, cwd="/")
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +107,42 @@ async def test_old_workers_go_one_at_a_time(tmp_path: Path, agent: bool) -> None
             assert all("old, its limit is 3s" in remark for remark in told)
             # Where it is not sure which one is the oldest, gunicorn ends that one as well when it is to have one less.
             assert told
+
+
+async def test_a_worker_that_ended_and_is_not_reaped_yet_is_not_the_one_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The master would end another one when it is to have one less while it still counts that one."""
+    with _forked() as fork:
+        members, counted = Members(lambda *_: None), Counted("web.0@g1.1", os.getpid(), 2, _LAUNCH, str(tmp_path))
+        for _ in range(3):
+            assert members.follow(counted.id, counted.pid, fork())
+        counted.ready = 3
+        wanted: list[tuple[int, int]] = []
+        monkeypatch.setattr(Carer, "_want", lambda _, extra: wanted.append((extra, len(members.pids(counted.id)))))
+        ward = Ward(counted, Fitness(age_seconds=0.001), 30.0, lambda: "")
+        care = asyncio.create_task(Carer(ward, members, lambda _: None).care())
+        try:
+            await eventually(lambda: len(wanted) > 1, what="the end of the one that is too old")
+            assert members.follow(counted.id, counted.pid, fork())
+            await eventually(lambda: len(wanted) > 2, what="back to the number")
+            assert wanted[:3] == [(1, 3), (1, 2), (0, 3)]
+        finally:
+            care.cancel()
+            members.close()
+
+
+@contextlib.contextmanager
+def _forked() -> Iterator[Callable[[], int]]:
+    """Start children that nobody reaps before the end."""
+    with contextlib.ExitStack() as ends:
+
+        def fork() -> int:
+            child = ends.enter_context(subprocess.Popen(["sleep", "600"]))
+            ends.callback(child.kill)
+            return child.pid
+
+        yield fork
 
 
 async def test_a_worker_that_uses_too_much_memory(tmp_path: Path) -> None:

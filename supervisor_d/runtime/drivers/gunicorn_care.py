@@ -68,7 +68,7 @@ class Carer:
         pause = CHECK_SECONDS if limits.request_seconds is None else REQUEST_CHECK_SECONDS
         while True:
             await asyncio.sleep(pause)
-            if self._counted.wanted < 1 or self._counted.ready < self._counted.wanted:
+            if self._counted.wanted < 1 or self._serving() < self._counted.wanted:
                 continue  # it has enough to do with what it misses
             unfit = cure(await self._facts(), limits, time.monotonic())
             if unfit is not None and not await self._replace(unfit):
@@ -111,8 +111,13 @@ class Carer:
     async def _one_more(self) -> bool:
         """Whether there is one ready worker more than is wanted, in the time that a start may take."""
         self._want(1)
-        counted = self._counted
-        return await self._until(lambda: counted.ready > counted.wanted, self._ward.patience_seconds)
+        return await self._until(lambda: self._serving() > self._counted.wanted, self._ward.patience_seconds)
+
+    def _serving(self) -> int:
+        """How many are ready.  One that has ended is in the count until its master reaps it: a master that is told to
+        have one less before that would end another one.
+        """
+        return min(self._counted.ready, len(self._members.pids(self._counted.id)))
 
     async def _end(self, unfit: Cure, *, told: bool = False) -> None:
         """Have the worker end: told gracefully, by us or by its master, and killed when it does not."""
