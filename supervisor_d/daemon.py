@@ -425,6 +425,7 @@ class Daemon:
     async def run(self) -> int:
         """Until everything has stopped, or something unexpected happened."""
         self.succession.tell(self._journal)
+        self.succession.keep_sockets(self._host.begin_store, self._journal)
         self._notifier.ready("running")
         gc.freeze()
         gc.enable()

@@ -41,7 +41,7 @@ from supervisor_d.runtime.known import Known
 from supervisor_d.runtime.records import REHEARSAL, Record, Records, make_spec
 from supervisor_d.runtime.scopes import Scope
 from supervisor_d.runtime.tracked import Ties, Tracked
-from supervisor_d.runtime.zygote import KEEP, Zygote
+from supervisor_d.runtime.zygote import KEEP, STORE, Zygote
 from supervisor_d.shim import wire
 
 ASKED_MAX = 16
@@ -300,6 +300,14 @@ class LinuxHost:
         request.attempts += 1
         self._asked[request.tracked.record.process_id] = request
         request.tracked.await_shim(ours)
+
+    def begin_store(self, link: socket.socket) -> None:
+        """Ask for a store of sockets (runtime/socket_store.py), which speaks over `link`.  Raises OSError."""
+        directory = os.open(self._runtime_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._zygote.request([link.fileno(), directory], STORE)
+        finally:
+            os.close(directory)
 
     def _keep(self, process_id: str, link: socket.socket, main: int) -> None:
         """Ask for a shim in adopt mode.  Raises OSError when none can be had."""

@@ -8,8 +8,9 @@ main process, and what that forked.  They are asked in one order, and whoever co
     the main process                     the same, when the shim is dead
     whatever is left of its tree         the same, when the main process is dead too
 
-What came along with this daemon (across execve(2), or from systemd's fd store) is in use before any of them is asked,
-and what nobody gives back is bound anew (runtime/listeners.py).
+What came along with this daemon (across execve(2), or from systemd's fd store), or was kept beside the one before
+(runtime/socket_store.py), is in use before any of them is asked, and what nobody gives back is bound anew
+(runtime/listeners.py).
 
 pidfd_getfd takes Linux 5.6 and the rights of ptrace(2) over the process: root has them; its own user has them unless
 Yama says otherwise (kernel.yama.ptrace_scope > 0, as Ubuntu ships it).  Who is asked was identified through its pidfd:

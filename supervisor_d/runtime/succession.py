@@ -1,12 +1,13 @@
 """Daemons follow one another: what the one before left for this one, and what this one leaves for the next.
 
-The means are in inherited.py (what came along), upgrade.py (proof and execve) and fdstore.py (systemd); here they meet
-the parts of one daemon.
+The means are in inherited.py (what came along), upgrade.py (proof and execve), fdstore.py (systemd) and socket_store.py
+(where there is no systemd); here they meet the parts of one daemon.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from supervisor_d.runtime.inherited import Inherited, Socket
 from supervisor_d.runtime.journal import Journal
 from supervisor_d.runtime.listeners import Listeners
 from supervisor_d.runtime.places import Lock, Places
+from supervisor_d.runtime.socket_store import SocketStore
 from supervisor_d.runtime.systemd import Notifier
 
 
@@ -45,20 +47,35 @@ class Succession:
         self._options = options
         self._environ = {**environ, **notifier.environ}
         self._notifier = notifier
-        self._store = FdStore(notifier, inherited.stored)
+        self._beside = SocketStore(places.runtime_dir, self._store_lost)
+        self._store = FdStore(notifier if notifier.address else self._beside, inherited.stored)
         self._proven: tuple[str, upgrade.Proof] | None = None
         self._proving = False
+        self._journal: Journal | None = None
         self.lock = Lock(places.runtime_dir, inherited.lock)
         self.listeners = Listeners(self._listeners_changed)
 
     # the one before
 
     def offer(self, specs: Sequence[PoolSpec]) -> None:
-        """Give the listeners what came along; what none of these versions of pools wants is closed."""
-        for each in self._inherited.sockets:
+        """Give the listeners what came along, or was kept beside the one before; what none of these versions of pools
+        wants is closed."""
+        for each in (*self._inherited.sockets, *self._kept_beside()):
             named = [spec for spec in specs if spec.name == each.pool]
             if not any(self.listeners.take(spec, each.fd, foreign=each.foreign) for spec in named or specs):
                 os.close(each.fd)
+
+    def _kept_beside(self) -> tuple[Socket, ...]:
+        found = self._beside.find()
+        if self._notifier.address:
+            self._beside.end()  # of a daemon that systemd had not started
+        else:
+            self._store.stored = frozenset(found)
+        came = {os.fstat(each.fd).st_ino for each in self._inherited.sockets}
+        known = [each for each in found.values() if os.fstat(each.fd).st_ino in came]
+        for each in known:
+            os.close(each.fd)
+        return tuple(each for each in found.values() if each not in known)
 
     def tell(self, journal: Journal) -> None:
         """What became of the upgrade by which this daemon came, if it did."""
@@ -118,12 +135,31 @@ class Succession:
             reason = f"{python} cannot be executed: {error.strerror}; supervisor-d {__version__} goes on"
             self._note(journal, "upgrade-failed", reason)
 
+    def keep_sockets(self, begin: Callable[[socket.socket], None], journal: Journal) -> None:
+        """From now on the listeners are kept beside this daemon, where systemd does not keep them; `begin` asks for the
+        process that does."""
+        if not self._notifier.address:
+            self._journal = journal
+            self._beside.begin_with(begin)
+            self._listeners_changed()
+
     def end(self) -> None:
         """Everything has stopped."""
+        self._beside.end()
         self._store.end(self.listeners.held())
 
     def _listeners_changed(self) -> None:
-        self._store.bring_to(self.listeners.held())
+        held = self.listeners.held()
+        if held:
+            self._beside.ensure()
+        self._store.bring_to(held)
+
+    def _store_lost(self, why: str) -> None:
+        """Nothing is kept beside us any more: another store is to be had, as long as there is something to keep."""
+        self._store.stored = frozenset()
+        if why and self._journal:
+            self._note(self._journal, "socket-store-replaced", f"the process that keeps listening sockets: {why}")
+        self._listeners_changed()
 
     def _argv(self, python: str) -> tuple[str, ...]:
         options = self._options

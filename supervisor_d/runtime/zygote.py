@@ -21,6 +21,7 @@ _COMMAND = (sys.executable, "-I", "-S", str(Path(wire.__file__).with_name("zygot
 _END_SECONDS = 5.0
 SHIM = b"shim"
 KEEP = b"keep"
+STORE = b"store"
 
 
 class Zygote:
@@ -38,7 +39,7 @@ class Zygote:
         return self._process.pid if self._process else None
 
     def request(self, descriptors: list[int], word: bytes = SHIM) -> None:
-        """Ask for a shim, or (KEEP) for one in adopt mode.
+        """Ask for a shim, or for one in adopt mode (KEEP), or for a store of sockets (STORE).
 
         Raises OSError: BlockingIOError when it has too much to do, others when there is none.
         """

@@ -4,6 +4,7 @@ wire.py      what daemon and shim say to each other; what stands in a process's 
 zygote.py    the process that forks shims, started with `python -I -S`
 shim.py      theory of operation, and the shim itself: one process's life from gate to empty tree
 keeper.py    the shim in adopt mode, in the place of one that died
+store.py     keeps listening sockets, where there is no systemd to keep them
 loop.py      epoll and deadlines
 links.py     the connections of daemons
 child.py     what happens between fork and exec

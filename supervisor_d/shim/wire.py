@@ -49,6 +49,8 @@ SPEC = "spec.json"
 EVENTS = "events.jsonl"
 SOCKET = "shim.sock"
 FIFO = "output"
+STORE = "store.sock"
+"""In runtime_dir: where daemons reach the store of listening sockets (shim/store.py)."""
 NOTIFY = "notify.sock"
 """In the private directory: where the program sends sd_notify(3) datagrams."""
 

@@ -5,9 +5,9 @@ forked from here, from a heap that was rehearsed, collected and frozen, costs le
 
 Descriptor 0 is the control socket (SOCK_SEQPACKET).  A request is one datagram, its descriptors the link, the record's
 directory, the log's directory and the listeners; all else stands in the record.  Its word is `shim`, or `keep` for one
-that takes the place of a dead shim (keeper.py): then the main process's pidfd stands before the listeners.  There is no
-answer: the shim itself speaks, over the link.  EOF (the daemon ended, or was replaced by exec) ends the zygote, and no
-shim notices.
+that takes the place of a dead shim (keeper.py): then the main process's pidfd stands before the listeners.  `store`
+asks for a store of sockets (store.py), with the link and the runtime directory.  There is no answer: the shim itself
+speaks, over the link.  EOF (the daemon ended, or was replaced by exec) ends the zygote, and no shim notices.
 
 One shim is always ready, the spare: it waits for the request itself, so that between a crash and the restart there is
 no fork but the program's own.  It holds the write end of a pipe; that end's closing, be it that the spare got a request
@@ -30,14 +30,17 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     from supervisor_d.shim import child, kernel, rehearsal, wire
     from supervisor_d.shim.keeper import Keeper
+    from supervisor_d.shim.store import Store
 
     del sys.path[0]
 else:
     from supervisor_d.shim import child, kernel, rehearsal, wire
     from supervisor_d.shim.keeper import Keeper
+    from supervisor_d.shim.store import Store
 
 DAEMON_IS_GONE = b"!"
 KEEP = b"keep"
+STORE = b"store"
 
 
 def serve(control: kernel.Socket) -> None:
@@ -71,6 +74,9 @@ def be_spare(control: kernel.Socket, zygote: int) -> NoReturn:
             os._exit(0)
         os.close(zygote)
         os.dup2(1, 0)  # /dev/null over the control socket
+        if request == STORE:
+            Store().run(kernel.Socket(fileno=descriptors[0]), descriptors[1])
+            os._exit(0)
         link, record, log_directory, *others = descriptors
         try:
             if request == KEEP:

@@ -117,9 +117,10 @@ class Shop(Daemon):
         return {pid: procs.below(self.shim_of(pid)) for pid in self.all_pids().values()}
 
     def strangers(self) -> list[str]:
-        """Processes that nobody knows of: none of the daemon's, of a shim's or of the zygote's."""
+        """Processes that nobody knows of: none of the daemon's, of a shim's or of the zygote's, nor the store."""
         known = {self.pid} | {child for child in procs.children(self.pid) if "zygote" in procs.command_line(child)}
         known |= {grandchild for child in procs.children(self.pid) for grandchild in procs.children(child)}
+        known |= {store for store in (self.find_store(),) if store}
         for main, below in self.tree().items():
             known |= {self.shim_of(main)} | below
         return [procs.describe(pid) for pid in self.marker.members() - known]

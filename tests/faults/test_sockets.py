@@ -100,6 +100,89 @@ def test_the_socket_outlives_every_combination(shim: str, main: str) -> None:
             assert _inodes(port) == [inode]
 
 
+NEVER = ["sh", "-c", "exit 1"]
+
+
+@pytest.mark.parametrize("state", ["stopped", "backoff", "failed"])
+def test_the_queue_of_a_pool_without_a_process_outlives_the_daemon(state: str) -> None:
+    """Nobody but the daemon and the store has its socket then."""
+    (port,) = net.free_ports(1)
+    failing: dict[str, Any] = {"command": NEVER, "restart": {"backoff": "5m", "backoff_max": "5m"}}
+    if state == "failed":
+        failing["restart"] = "never"
+    with Daemon({"web": _pool(port, **({} if state == "stopped" else failing))}) as daemon:
+        if state == "stopped":
+            daemon.wait_running("web")
+            daemon.must("stop", "web")
+        daemon.wait_pool("web", state)
+        (inode,) = wait_for(lambda: _inodes(port), 5, "the socket")
+        with _waiting(port):
+            for _ in range(2):
+                daemon.kill()
+                daemon.start()
+                assert _inodes(port) == [inode]
+        if state != "stopped":
+            daemon.configure({"web": _pool(port)})
+            daemon.must("reload")
+        daemon.must("start", "web")
+        daemon.wait_running("web")
+        assert _inodes(port) == [inode]
+
+
+@pytest.mark.parametrize("store", ["lives", "stopped"])
+def test_the_socket_outlives_all_that_served_it(store: str) -> None:
+    (port,) = net.free_ports(1)
+    with Daemon({"web": _pool(port)}) as daemon:
+        daemon.wait_running("web")
+        main, keeper = daemon.pid_of("web"), daemon.store_pid()
+        shim, (child,) = daemon.shim_of(main), wait_for(lambda: procs.children(main), 5, "the child")
+        (inode,) = _inodes(port)
+        with _waiting(port):
+            daemon.kill()
+            for pid in (shim, main, child):
+                _kill(pid)
+            if store == "stopped":
+                os.kill(keeper, signal.SIGSTOP)
+            daemon.start()
+            daemon.wait_running("web")
+            assert _inodes(port) == [inode]
+
+
+def test_a_store_that_dies_is_replaced() -> None:
+    (port,) = net.free_ports(1)
+    with Daemon({"web": _pool(port)}) as daemon:
+        daemon.wait_running("web")
+        first, main = daemon.store_pid(), daemon.pid_of("web")
+        (inode,) = _inodes(port)
+        daemon.kill()
+        daemon.start()  # one that was found is replaced at once
+        _kill(first)
+        second = daemon.store_pid()
+        assert second != first
+        daemon.wait_event("socket-store-replaced", text="it ended")
+        wait_for(lambda: any(inode in link for link in procs.descriptors(second).values()), 5, "the socket in it")
+        assert daemon.pid_of("web") == main
+        daemon.must("stop", "web")
+        daemon.kill()
+        daemon.start()
+        assert _inodes(port) == [inode]
+
+
+def test_an_address_that_is_given_up_can_be_taken_again_at_once() -> None:
+    (port,) = net.free_ports(1)
+    with Daemon({"web": _pool(port)}) as daemon:
+        daemon.wait_running("web")
+        daemon.store_pid()
+        for _ in range(3):
+            daemon.configure({"tick": {"program": "command", "command": ["sleep", "600"]}})
+            daemon.must("reload")
+            assert _inodes(port) == []
+            daemon.configure({"web": _pool(port)})
+            daemon.must("reload")
+        daemon.stop()
+        assert _inodes(port) == [], "the daemon ended after its store"
+
+
 def test_what_nobody_holds_is_bound_anew() -> None:
     (port,) = net.free_ports(1)
     with Daemon({"web": _pool(port)}) as daemon:
@@ -107,7 +190,7 @@ def test_what_nobody_holds_is_bound_anew() -> None:
         main = daemon.pid_of("web")
         shim, (child,) = daemon.shim_of(main), wait_for(lambda: procs.children(main), 5, "the child")
         daemon.kill()
-        for pid in (shim, main, child):
+        for pid in (shim, main, child, daemon.store_pid()):
             _kill(pid)
         wait_for(lambda: not _inodes(port), 5, "the socket to be gone")
         daemon.start()
@@ -122,7 +205,7 @@ def test_what_cannot_be_bound_is_tried_again_when_it_is_needed() -> None:
         main = daemon.pid_of("web")
         shim, (child,) = daemon.shim_of(main), wait_for(lambda: procs.children(main), 5, "the child")
         daemon.kill()
-        for pid in (shim, main, child):
+        for pid in (shim, main, child, daemon.store_pid()):
             _kill(pid)
         with socket.socket() as stranger:
             stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -169,7 +252,7 @@ def test_a_foreign_process_with_the_pid_of_a_holder_is_not_asked() -> None:
         shim, (child,) = daemon.shim_of(main), wait_for(lambda: procs.children(main), 5, "the child")
         (record,) = (daemon.directory / "run" / "processes").iterdir()
         daemon.kill()
-        for pid in (shim, main, child):
+        for pid in (shim, main, child, daemon.store_pid()):
             _kill(pid)
         events = (record / "events.jsonl").read_text()
         with socket.socket() as stranger:

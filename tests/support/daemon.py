@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from supervisor_d.api.client import Client
 from supervisor_d.api.wire import MAX_LINES
 from supervisor_d.core.snapshot import Entry, PoolView, ProcessView, Snapshot
 from supervisor_d.errors import SupervisorError
+from supervisor_d.shim.wire import STORE
 from tests.support import procs
 from tests.support.marker import new_marker
 from tests.support.waiting import wait_for
@@ -326,6 +328,22 @@ class Daemon:
             if pids.get("forked") == pid:
                 return int(pids.get("replaced", pids["began"]))
         return None
+
+    def find_store(self) -> int | None:
+        """The pid of the process that keeps the listening sockets beside the daemon; None where there is none."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+            try:
+                asking.connect(str(self.socket.parents[1] / STORE))
+            except OSError:
+                return None
+            pid, _, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            return int(pid)
+
+    def store_pid(self) -> int:
+        """The same, of one that is there."""
+        found = wait_for(self.find_store, 5, "the store of sockets")
+        assert found is not None
+        return found
 
     def wait_pool(self, name: str, state: str, seconds: float = POOL_SECONDS) -> PoolView:
         """The pool, once its state is `state` (`running` also asks that every wanted worker is ready)."""
