@@ -75,11 +75,12 @@ class Journal:
     def _clock_moved(self, at: float) -> Note | None:
         """What there is to say of the wall clock, which shows `at`."""
         ahead = at - time.monotonic()
-        seconds, self._wall_ahead = round(ahead - self._wall_ahead, 3), ahead
+        seconds, self._wall_ahead = ahead - self._wall_ahead, ahead
         if abs(seconds) < MOVED_SECONDS:
             return None
         word = "forward" if seconds > 0 else "back"
-        reason = f"the wall clock went {format_duration(abs(seconds))} {word}: it was set, or the machine slept"
+        span = format_duration(round(abs(seconds)))  # the two clocks are not read in one instant
+        reason = f"the wall clock went {span} {word}: it was set, or the machine slept"
         return Note("daemon", "clock-moved", "", "daemon", f"{reason}; nothing is timed by it")
 
     def _append(self, note: Note, at: float) -> Entry:
