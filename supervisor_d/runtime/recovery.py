@@ -65,9 +65,9 @@ def sources(record: Record, known: Known) -> Iterator[list[int]]:
     """The listening sockets of each process that may hold them, in the order of recovery, for the caller to close."""
     if known.shim is not None:
         yield _given_by_shim(record, known.shim)
-        yield _held_by(known.shim)
+        yield held_by(known.shim)
     if known.main is not None:
-        yield _held_by(known.main)
+        yield held_by(known.main)
         marks = marks_of(known.main.pid, known.main.starttime, str(record.path / wire.FIFO))
         for pidfd in survivors(marks):
             try:
@@ -138,7 +138,9 @@ def _answered(facts: list[wire.Message], what: str) -> bool:
     return any(fact.get("event") == what for fact in facts)
 
 
-def _held_by(identity: wire.Identity) -> list[int]:
+def held_by(identity: wire.Identity) -> list[int]:
+    """Copies of the listening stream sockets of the process of that identity, for the caller to close; empty when it is
+    gone or may not be asked."""
     pidfd = pidfds.open_pidfd(identity)
     if pidfd is None:
         return []

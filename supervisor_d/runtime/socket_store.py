@@ -25,7 +25,7 @@ from pathlib import Path
 
 from supervisor_d.runtime import pidfd as pidfds
 from supervisor_d.runtime.inherited import Socket
-from supervisor_d.runtime.recovery import listening_sockets
+from supervisor_d.runtime.recovery import held_by
 from supervisor_d.shim import wire
 
 ANSWER_SECONDS = 1.0
@@ -71,10 +71,10 @@ class SocketStore:
             self._send({"ask": "sockets"})
             while self._given(found):
                 pass
-        except (OSError, ValueError):
-            for given in found.values():
-                os.close(given.fd)
-            return self._copied(_peer_pid(connection))
+        except (OSError, ValueError) as error:
+            self._process = _alive(connection) if isinstance(error, TimeoutError) else None
+            known = {os.fstat(given.fd).st_ino for given in found.values()}
+            return found | self._copied(known)
         return found
 
     def begin_with(self, begin: Callable[[socket.socket], None]) -> None:
@@ -116,8 +116,7 @@ class SocketStore:
         self._begin = None
         if self._send({"ask": "end"}):
             with suppress(OSError, ValueError):
-                while True:
-                    self._await("", [])  # until its end of file
+                self._await("", [])  # which never comes: its end of file does
             self._give_up("it is not needed")
 
     # -- the link
@@ -145,10 +144,13 @@ class SocketStore:
 
     def _ready(self) -> None:
         """It has something to say that nobody waits for: who it is, or that it ended."""
+        surplus: list[int] = []
         try:
-            self._receive([])
+            self._receive(surplus)
         except (OSError, ValueError):
             self._give_up("it ended")
+        for fd in surplus:
+            os.close(fd)
 
     def _send(self, message: wire.Message, fds: tuple[int, ...] = ()) -> bool:
         if self._link is None:
@@ -198,12 +200,13 @@ class SocketStore:
 
     # -- the store's end
 
-    def _copied(self, pid: int) -> dict[str, Socket]:
-        """The sockets of a store that does not answer, and its end."""
-        copies = listening_sockets(pid)
-        self._process = _identified(pid)
+    def _copied(self, known: set[int]) -> dict[str, Socket]:
+        """What a store that does not answer holds beside the sockets whose inodes are known; and its end."""
+        copies = {os.fstat(fd).st_ino: fd for fd in held_by(self._process)} if self._process else {}
+        for inode in copies.keys() & known:
+            os.close(copies.pop(inode))
         self._give_up("it did not answer")
-        return {f"?{fd}": Socket(fd) for fd in copies}
+        return {f"@{inode}": Socket(fd) for inode, fd in copies.items()}
 
     def _give_up(self, why: str) -> None:
         """No more of this one: it is killed if it is not dead."""
@@ -227,20 +230,20 @@ class SocketStore:
             loop.call_at(max(loop.time(), self._begun_at + RETRY_SECONDS), self._lost, why)
 
 
-def _identified(pid: int) -> wire.Identity | None:
+def _alive(connection: socket.socket) -> wire.Identity | None:
+    """Who listens at the other end (SO_PEERCRED, unix(7)): the store itself; None when it is dead."""
+    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return None
+    link = select.poll()
+    link.register(connection, 0)
     try:
-        return wire.identify(pid, pidfd)
+        # The pidfd first, the question after it: while the link is open, the pid is no other one's.
+        found = wire.identify(pid, pidfd)
+        return None if link.poll(0) else found
     except OSError:
         return None
     finally:
         os.close(pidfd)
-
-
-def _peer_pid(connection: socket.socket) -> int:
-    """Who listens at the other end (SO_PEERCRED, unix(7)): the store itself."""
-    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(pid)

@@ -69,7 +69,7 @@ class Succession:
         found = self._beside.find()
         if self._notifier.address:
             self._beside.end()  # of a daemon that systemd had not started
-        else:
+        elif self._beside.address:
             self._store.stored = frozenset(found)
         came = {os.fstat(each.fd).st_ino for each in self._inherited.sockets}
         known = [each for each in found.values() if os.fstat(each.fd).st_ino in came]
