@@ -95,8 +95,9 @@ class Bound:
         self.socket.close()
 
 
-def listens_as(fd: int, listener: Listener) -> bool:
-    """Whether an open descriptor is a stream socket that listens where `listener` says."""
+def listens_as(fd: int, listener: Listener, *, exactly: bool = False) -> bool:
+    """Whether an open descriptor is a stream socket that listens where `listener` says: as far as can be told, since a
+    name (`localhost`) may stand for any host and a port of 0 for any port; or `exactly`, by host and port alike."""
     try:
         asked = socket.socket(fileno=fd)
     except OSError:
@@ -104,7 +105,10 @@ def listens_as(fd: int, listener: Listener) -> bool:
     try:
         actual = _address_of(asked)
         listens = bool(asked.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-        return listens and actual is not None and _same(actual, parse_address(listener.address))
+        wanted = parse_address(listener.address)
+        if exactly and not wanted.path and (wanted.port == 0 or _number(wanted.host) is None):
+            return False
+        return listens and actual is not None and _same(actual, wanted)
     except OSError:
         return False
     finally:

@@ -23,7 +23,7 @@ reset the connections in their queues.  All sockets are close-on-exec; a shim ge
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from supervisor_d.core.spec import Listener, PoolSpec
@@ -73,15 +73,17 @@ class Listeners:
         fits none is closed.
         """
         for fd in fds:
-            if not self.take(spec, fd):
+            if not self.take((spec,), fd):
                 os.close(fd)
 
-    def take(self, spec: PoolSpec, fd: int, *, foreign: bool = False) -> bool:
-        """Whether a socket fits a listener of the spec that has none yet; then it is taken over.
+    def take(self, specs: Sequence[PoolSpec], fd: int, *, foreign: bool = False) -> bool:
+        """Whether a socket fits a listener of a spec that has none yet; then it is taken over.
 
-        One that is `foreign` was bound by systemd: owner, mode and file are its socket unit's business.
+        The one at whose very address it listens comes before one with a port of 0, or a name, that it could be meant
+        for: else it would serve another pool.  One that is `foreign` was bound by systemd: owner, mode and file are its
+        socket unit's business.
         """
-        vacancy = self._vacancy(spec, fd)
+        vacancy = self._vacancy(specs, fd, exactly=True) or self._vacancy(specs, fd, exactly=False)
         if vacancy is None:
             return False
         self._offered[vacancy[0]] = Bound.adopt(fd, vacancy[1], foreign=foreign)
@@ -231,10 +233,12 @@ class Listeners:
             offered.close(unlink=True)
         self._offered.clear()
 
-    def _vacancy(self, spec: PoolSpec, fd: int) -> tuple[Key, Listener] | None:
-        for key, listener in zip(_keys(spec), spec.listeners, strict=True):
-            if key not in self._bound and key not in self._offered and listens_as(fd, listener):
-                return key, listener
+    def _vacancy(self, specs: Sequence[PoolSpec], fd: int, *, exactly: bool) -> tuple[Key, Listener] | None:
+        for spec in specs:
+            for key, listener in zip(_keys(spec), spec.listeners, strict=True):
+                vacant = key not in self._bound and key not in self._offered
+                if vacant and listens_as(fd, listener, exactly=exactly):
+                    return key, listener
         return None
 
     def _explained(self, error: PrepareError, key: Key) -> PrepareError:

@@ -320,6 +320,25 @@ def test_sockets_come_back_from_a_process_that_holds_them(tmp_path: Path) -> Non
     assert listening_sockets(holder.pid) == []
 
 
+def test_a_socket_goes_to_the_listener_of_its_very_address_first() -> None:
+    """A port of 0, and a name, could be meant as well: those come last, wherever they stand."""
+    web = pool("web", "127.0.0.2:0")
+    former = Listeners()
+    accept(former, web)
+    kept = os.dup(former.fds("web")[0])
+    port = former.addresses("web")[0].rpartition(":")[2]
+    former.close(unlink=False)
+    web, api, named = pool("web", f"127.0.0.2:{port}"), pool("api", "127.0.0.2:0"), pool("named", f"localhost:{port}")
+    both = pool("both", "127.0.0.2:0", f"127.0.0.2:{port}")
+    for offered, taker, place in (((api, named, web), "web", 0), ((api, both), "both", 1), ((api,), "api", 0)):
+        listeners = Listeners()
+        assert listeners.take(offered, os.dup(kept))
+        listeners.revive(specs(*offered), {})
+        assert os.fstat(listeners.fds(taker)[place]).st_ino == os.fstat(kept).st_ino
+        listeners.close(unlink=False)
+    os.close(kept)
+
+
 def test_offered_sockets_that_nobody_wants_are_closed(tmp_path: Path) -> None:
     spec = pool("web", f"unix:{tmp_path}/web.sock")
     former = Listeners()
