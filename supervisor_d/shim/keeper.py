@@ -86,7 +86,7 @@ class Keeper(Shim):
 
     def _asked(self, link: Link, message: wire.Message) -> None:
         if message.get("ask") == "release" and self._main == 0 and self._empty:
-            self._pump.drain()
+            self._drain()
         super()._asked(link, message)
 
 

@@ -60,12 +60,14 @@ class Pump:
         return self._pause
 
     def drain(self) -> None:
-        """Move all that is there, as far as the file takes it: the last words of a program."""
+        """Move all that is there: the last words of a program.  What the file does not take is lost, and counted."""
         try:
             while self._log.take(self._fifo):
                 pass
-        except OSError:
+        except BlockingIOError:
             return
+        except OSError:
+            self._drop()
 
     def _stuck(self, now: float) -> float:
         if not self._is_full():

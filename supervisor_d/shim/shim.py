@@ -241,16 +241,23 @@ class Shim:
 
     def _look(self) -> None:
         """The FIFO has something, or it is time to look."""
-        dropped = self._pump.dropped_bytes
         pause = self._pump.look()
-        if self._pump.dropped_bytes != dropped:
-            self._dropped = self._pump.dropped_bytes
-            fact = {"event": "dropped", "bytes": self._dropped}
-            self._links.tell(wire.encode(fact), may_drop=True)
+        self._tell_dropped()
         if pause is None:
             self._loop.watch(self._fifo, self._look, IN | ONESHOT)
         else:
             self._loop.after(pause, "look", self._look)
+
+    def _tell_dropped(self) -> None:
+        if self._pump.dropped_bytes != self._dropped:
+            self._dropped = self._pump.dropped_bytes
+            fact = {"event": "dropped", "bytes": self._dropped}
+            self._links.tell(wire.encode(fact), may_drop=True)
+
+    def _drain(self) -> None:
+        """What the program wrote last goes to the log, before anybody hears of its end."""
+        self._pump.drain()
+        self._tell_dropped()
 
     # -- orphaned, killing, empty
 
@@ -294,13 +301,13 @@ class Shim:
         self._kill_again = min(2 * self._kill_again, KILL_AGAIN_MAX_SECONDS)
 
     def _end(self) -> None:
-        """Nothing is left: what the program wrote last goes to the log, before anybody hears of it."""
+        """Nothing is left."""
         self._empty = True
         if self._failure:
             step, number = self._failure
             self.say({"event": "failed", "step": step, "errno": number})
         else:
-            self._pump.drain()
+            self._drain()
             self.say({"event": "emptied", "killed": self._killed, "at": time.time()})
         # Behind the word: it takes the kernel milliseconds, and the slot's next process may wait for the word.
         cgroup.remove(self._spec["cgroup"])

@@ -154,11 +154,7 @@ def test_rotation_keeps_the_newest_lines_whole_and_no_more_files_than_asked() ->
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system, which only root can")
 @pytest.mark.skip_allowed("mounts a small file system, which only root can")
 def test_a_full_disk_blocks_no_process_for_long_and_what_is_lost_is_counted() -> None:
-    daemon = Daemon()
-    log_dir = daemon.directory / "log"
-    log_dir.mkdir()
-    mount = 'mount -t tmpfs -o size=256k none "$0" && exec "$@"'
-    daemon.prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, str(log_dir)]
+    daemon = _with_small_logs("256k")
     done = daemon.work / "done"
     script = f"for n in range(40_000): print(f'line {{n:06d}} ' + 'x' * 88)\nopen({str(done)!r}, 'w')"
     pool = {
@@ -172,6 +168,29 @@ def test_a_full_disk_blocks_no_process_for_long_and_what_is_lost_is_counted() ->
         wait_for(done.exists, 30, "the process to have written 4 MB")
         wait_for(lambda: daemon.status().daemon.log_dropped_bytes_total > 1_000_000, 10, "the loss to be counted")
         assert daemon.stop() == 0
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system, which only root can")
+@pytest.mark.skip_allowed("mounts a small file system, which only root can")
+def test_last_words_that_a_full_disk_does_not_take_are_counted() -> None:
+    """Too few to fill the pipe: the process ends before anybody was blocked."""
+    daemon = _with_small_logs("64k")
+    script = "for n in range(1000): print(f'line {n:06d} ' + 'x' * 88)"
+    command = [sys.executable, "-I", "-S", "-c", script]
+    daemon.configure({"one": {"program": "command", "command": command, "restart": "never"}})
+    with daemon:
+        daemon.wait_event("tree-emptied", pool="one")
+        wait_for(lambda: daemon.status().daemon.log_dropped_bytes_total > 20_000, 10, "the loss to be counted")
+
+
+def _with_small_logs(size: str) -> Daemon:
+    daemon = Daemon()
+    log_dir = daemon.directory / "log"
+    log_dir.mkdir()
+    mount = f'mount -t tmpfs -o size={size} none "$0" && exec "$@"'
+    daemon.prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, str(log_dir)]
+    return daemon
 
 
 def _all_numbers(files: list[Path]) -> list[int]:

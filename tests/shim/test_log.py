@@ -251,6 +251,16 @@ class TestFullDisk:
         assert pump.dropped_bytes + os.stat("a.log", dir_fd=small_disk).st_size == written
         assert self.fill(pipe) > 0
 
+    def test_last_words_that_do_not_fit_are_counted(self, small_disk: int, pipe: tuple[int, int]) -> None:
+        pump = Pump(pipe[0], 65536, LogFile(small_disk, "a", 1 << 20, 1), block_seconds=60.0)
+        written = 0
+        for _ in range(2):
+            written += self.fill(pipe)
+            pump.look()
+        pump.drain()
+        assert pump.dropped_bytes > 0
+        assert pump.dropped_bytes + os.stat("a.log", dir_fd=small_disk).st_size == written
+
     def test_it_goes_on_by_itself(self, small_disk: int, pipe: tuple[int, int]) -> None:
         pump = Pump(pipe[0], 65536, LogFile(small_disk, "a", 1 << 20, 1), block_seconds=60.0)
         ballast = os.open("ballast", os.O_RDWR | os.O_CREAT, dir_fd=small_disk)
