@@ -37,6 +37,8 @@ YOUNG_SECONDS = 10.0
 CRASHES_MAX = 5
 NOT_MENDED = frozenset(range(64, 79)) - {70}
 """sysexits(3): what an operator must mend; 70 is a bug of ours, and a crash."""
+STORE_NAME = b"shim store"
+"""As in shim/wire.py, which is not imported here."""
 
 _KEPT = frozenset(
     {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE}
@@ -164,10 +166,19 @@ class Init:
 
 
 def _children() -> list[str]:
-    """Whom the daemon left: all that lost its parent is a child of PID 1."""
+    """Whom the daemon left: all that lost its parent is a child of PID 1.  The store of its sockets does not count: it
+    runs nothing."""
     pid = os.getpid()
     with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:  # noqa: PTH123
-        return children.read().split()
+        return [child for child in children.read().split() if _name(child) != STORE_NAME]
+
+
+def _name(pid: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as comm:  # noqa: PTH123
+            return comm.read().strip()
+    except OSError:
+        return b""
 
 
 def _say(text: str) -> None:

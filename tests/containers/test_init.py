@@ -218,6 +218,36 @@ def test_a_wrong_config_ends_with_its_code() -> None:
         container.clear()
 
 
+def test_a_store_of_sockets_is_no_process_that_goes_on() -> None:
+    """With nothing else left, a daemon that dies again and again is given up."""
+    container = Container({"web": {**SLEEPER, "bind": f"127.0.0.1:{free_ports(1)[0]}"}})
+    with container.idle():
+        container.start()
+        container.wait_running("web")
+        container.must("stop", "web")
+        container.store_pid()
+        for number in range(5):
+            daemon = wait_for(lambda: _daemons(container), 20, f"daemon {number}")[0]
+            os.kill(daemon, signal.SIGKILL)
+            wait_for(lambda: daemon not in _daemons(container), 5, "its end")  # noqa: B023
+        assert container.wait_end() == 128 + signal.SIGKILL
+        assert "nothing runs: giving up" in container.stderr
+
+
+def _daemons(container: Container) -> list[int]:
+    """The daemon as this machine counts, once it has its name."""
+    if container.running.poll() is not None:
+        return []
+    return [pid for pid in procs.children(container.init) if "-m\0supervisor_d\0run" in _words(pid)]
+
+
+def _words(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
 def test_a_daemon_that_cannot_live_is_given_up_with_its_code() -> None:
     container = Container()
     argv = [sys.executable, "-I", "-S", "-c", "import os; os.abort()"]
