@@ -310,10 +310,14 @@ class LinuxHost:
             os.close(directory)
 
     def _keep(self, process_id: str, link: socket.socket, main: int) -> None:
-        """Ask for a shim in adopt mode.  Raises OSError when none can be had."""
+        """Ask for a shim in adopt mode.  Raises OSError when none can be had.
+
+        It gets what the program was given, which stands first among its descriptors; what it bound itself is its own.
+        """
         tracked = self._tracked[process_id]
-        listeners = next((fds for fds in tracked.sources() if fds), [])
-        opened = list(listeners)
+        given = tracked.listeners
+        opened = next((fds for fds in tracked.sources() if fds), []) if given else []
+        listeners = opened[:given]
         try:
             opened.append(record := tracked.record.open())
             opened.append(log_dir := os.open(tracked.log_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))

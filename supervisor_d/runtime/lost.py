@@ -13,7 +13,6 @@ As under a shim, survivors of the main process may live for the orphans' grace, 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -133,12 +132,11 @@ class LostTree:
 
     def _round_by_marks(self) -> bool:
         left = False
-        for survivor in survivors(self._tree.marks):
+        for pid, survivor in survivors(self._tree.marks):
             left = True
             if self._killing:
-                self._killed.add(survivor)
+                self._killed.add(pid)
                 pidfd.send(survivor, signal.SIGKILL)
-            os.close(survivor)
         if self._killing and self._tree.main is not None:
             pidfd.send(self._tree.main, signal.SIGKILL)
         return left

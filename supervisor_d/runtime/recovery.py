@@ -57,7 +57,7 @@ def recover(listeners: Listeners, intent: Intent, pool: str, generation: int, so
         if fds is None:
             return
         for fd in fds:
-            if not any(listeners.take(spec, fd) for spec in specs):
+            if not listeners.take(specs, fd):
                 os.close(fd)
 
 
@@ -69,11 +69,8 @@ def sources(record: Record, known: Known) -> Iterator[list[int]]:
     if known.main is not None:
         yield held_by(known.main)
         marks = marks_of(known.main.pid, known.main.starttime, str(record.path / wire.FIFO))
-        for pidfd in survivors(marks):
-            try:
-                yield _listening(_pid_of(pidfd), pidfd)
-            finally:
-                os.close(pidfd)
+        for pid, pidfd in survivors(marks):
+            yield _listening(pid, pidfd)
 
 
 def listening_sockets(pid: int) -> list[int]:
@@ -157,12 +154,6 @@ def _listening(pid: int, pidfd: int) -> list[int]:
         return []
     copies = [copy for fd in fds if _is_socket(pid, fd) and (copy := _copy(pidfd, fd)) is not None]
     return [copy for copy in copies if _listens(copy)]
-
-
-def _pid_of(pidfd: int) -> int:
-    """The pid behind a pidfd; -1 when it has been reaped (proc_pid_fdinfo(5))."""
-    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as info:
-        return next((int(line.split()[1]) for line in info if line.startswith("Pid:")), -1)
 
 
 def _is_socket(pid: int, fd: int) -> bool:

@@ -32,17 +32,22 @@ def marks_of(session: int, since: int, fifo_path: str) -> Marks:
     return Marks(session, since, (status.st_dev, status.st_ino))
 
 
-def survivors(marks: Marks) -> Iterator[int]:
-    """Pidfds of all that bears the marks, and of what is below it, for the caller to close."""
+def survivors(marks: Marks) -> Iterator[tuple[int, int]]:
+    """Pids and pidfds of all that bears the marks, and of what is below it; a pidfd is open until the next one."""
     found: set[int] = set()
     for pid in _pids():
-        with suppress(OSError, ValueError):
+        try:
             pidfd = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
             if _belongs(pid, marks, found):
                 found.add(pid)
-                yield pidfd
-            else:
-                os.close(pidfd)
+                yield pid, pidfd
+        except (OSError, ValueError):
+            continue  # it ended meanwhile
+        finally:
+            os.close(pidfd)
 
 
 def _pids() -> list[int]:

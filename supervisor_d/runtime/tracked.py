@@ -162,6 +162,11 @@ class Tracked:
         """Where its output goes."""
         return self._spec["log_directory"]
 
+    @property
+    def listeners(self) -> int:
+        """How many listening sockets it was given."""
+        return self._spec["listeners"]
+
     def sources(self) -> Iterator[list[int]]:
         """The listening sockets of whoever holds them for this process (runtime/recovery.py)."""
         return sources(self.record, self.known)

@@ -47,6 +47,22 @@ def _shim(daemon: Daemon, pool: str) -> int:
     return int(re.findall(r'"(?:began|replaced)".*?"process":\[(\d+)', "\n".join(lines))[-1])
 
 
+def test_another_shim_holds_none_of_the_sockets_that_the_program_bound_itself() -> None:
+    """Or its address would stay taken when it ends."""
+    script = "import socket, time\nserver = socket.create_server(('127.0.0.1', 0))\ntime.sleep(600)"
+    with Daemon({"one": {"program": "command", "command": [sys.executable, "-I", "-S", "-c", script]}}) as daemon:
+        daemon.wait_running("one")
+        main = daemon.pid_of("one")
+        (own,) = wait_for(lambda: _sockets(main), 5, "its socket")
+        os.kill(daemon.shim_of(main), signal.SIGKILL)
+        daemon.wait_event("shim-replaced")
+        assert own not in _sockets(daemon.shim_of(main))
+
+
+def _sockets(pid: int) -> set[str]:
+    return {link for link in procs.descriptors(pid).values() if link.startswith("socket:")}
+
+
 def test_a_program_lives_on_under_another_shim() -> None:
     (port,) = net.free_ports(1)
     command = [sys.executable, "-I", "-S", "-c", LINES]
