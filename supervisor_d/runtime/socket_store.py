@@ -2,8 +2,8 @@
 
 It is an fd store as systemd's is, and FdStore brings either to what the listeners are.  Two things differ.  A name that
 is given up is awaited: once `unstore` returns, nobody listens at that address any more, and it can be bound anew.  And
-the store is a process, which can die, be stopped or be killed: one that dies is replaced, one that does not answer is
-asked no more, its sockets are copied out of it (pidfd_getfd(2)), and it is killed.
+the store is a process, which can die, be stopped or be killed: one that dies is replaced; one that does not answer is
+continued and asked once more, then its sockets are copied out of it (pidfd_getfd(2)), and it is killed.
 
     first listener   begin: the zygote forks a store, which is told of each socket
     kill -9 of us    find: the next daemon asks it for them, and goes on with it
@@ -19,7 +19,7 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +32,7 @@ ANSWER_SECONDS = 1.0
 """For a store to answer: it is idle, or it is stopped."""
 RETRY_SECONDS = 30.0
 """Between one store and the next, where one does not live long or cannot be had."""
+_CONTINUE = signal.SIGCONT
 _DESCRIPTORS_MAX = 253
 """In one message: SCM_MAX_FD, unix(7)."""
 
@@ -50,6 +51,8 @@ class SocketStore:
         self._link: socket.socket | None = None
         self._process: wire.Identity | None = None
         self._begun_at = float("-inf")
+        self._untold = ""
+        """Why a store was given up before another one could be had."""
 
     @property
     def address(self) -> str:
@@ -66,25 +69,33 @@ class SocketStore:
             return {}
         self._use(connection)
         found: dict[str, Socket] = {}
-        try:
-            self._await("began", [])
-            self._send({"ask": "sockets"})
-            while self._given(found):
-                pass
-        except (OSError, ValueError) as error:
-            self._process = _alive(connection) if isinstance(error, TimeoutError) else None
-            known = {os.fstat(given.fd).st_ino for given in found.values()}
-            return found | self._copied(known)
-        return found
+        asked = False
+        for _ in range(2):
+            try:
+                if not asked:
+                    self._await("began")
+                    asked = self._send({"ask": "sockets"})
+                while self._given(found):
+                    pass
+            except TimeoutError:
+                self._process = _woken(connection)
+            except (OSError, ValueError):
+                break
+            else:
+                return found
+        return found | self._copied({os.fstat(given.fd).st_ino for given in found.values()})
 
     def begin_with(self, begin: Callable[[socket.socket], None]) -> None:
         """From now on a store can be had: `begin` asks for one, with its end of the link.  It raises OSError."""
         self._begin = begin
+        if self._untold:
+            self._replace_later(self._untold)
 
-    def ensure(self) -> None:
-        """Have a store, if one can be had; else it is tried again later."""
+    def ensure(self) -> bool:
+        """Have a store, if one can be had; else it is tried again later.  Whether it is a new one, which holds nothing
+        yet."""
         if self._link or self._begin is None:
-            return
+            return False
         self._begun_at = asyncio.get_running_loop().time()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -93,8 +104,9 @@ class SocketStore:
         except OSError:
             ours.close()
             self._replace_later("")
-            return
+            return False
         self._use(ours)
+        return True
 
     def store(self, name: str, fd: int) -> bool:
         """Have a socket kept under a name; False when that cannot be."""
@@ -105,7 +117,7 @@ class SocketStore:
         if not self._send({"ask": "drop", "name": name}):
             return False
         try:
-            self._await("done", [])
+            self._await("done")
         except (OSError, ValueError):
             self._give_up("it did not answer")
             return False
@@ -116,7 +128,7 @@ class SocketStore:
         self._begin = None
         if self._send({"ask": "end"}):
             with suppress(OSError, ValueError):
-                self._await("", [])  # which never comes: its end of file does
+                self._await("")  # which never comes: its end of file does
             self._give_up("it is not needed")
 
     # -- the link
@@ -144,13 +156,18 @@ class SocketStore:
 
     def _ready(self) -> None:
         """It has something to say that nobody waits for: who it is, or that it ended."""
-        surplus: list[int] = []
+        if self._link is None:
+            return
+        self._link.setblocking(False)  # somebody who waited for an answer may have read this meanwhile
         try:
-            self._receive(surplus)
+            _, surplus = self._receive()
+        except BlockingIOError:
+            surplus = []
         except (OSError, ValueError):
             self._give_up("it ended")
-        for fd in surplus:
-            os.close(fd)
+            return
+        self._link.settimeout(ANSWER_SECONDS)
+        _close(surplus)
 
     def _send(self, message: wire.Message, fds: tuple[int, ...] = ()) -> bool:
         if self._link is None:
@@ -162,38 +179,43 @@ class SocketStore:
             return False
         return True
 
-    def _await(self, event: str, received: list[int]) -> wire.Message:
-        """The next message of that kind; descriptors that come along are added to `received`.
+    def _await(self, event: str) -> tuple[wire.Message, list[int]]:
+        """The next message of that kind, with the descriptors that come along.
 
         Raises OSError when none comes in time, and ValueError for what is no message.
         """
         while True:
-            message = self._receive(received)
+            message, fds = self._receive()
             if message.get("event") == event:
-                return message
+                return message, fds
+            _close(fds)
 
-    def _receive(self, received: list[int]) -> wire.Message:
+    def _receive(self) -> tuple[wire.Message, list[int]]:
         if self._link is None:
             raise ConnectionResetError("there is no store")
-        space = socket.CMSG_SPACE(4 * _DESCRIPTORS_MAX)
+        fds = array.array("i")
+        space = socket.CMSG_SPACE(_DESCRIPTORS_MAX * fds.itemsize)
         data, control, _, _ = self._link.recvmsg(wire.MESSAGE_MAX_BYTES, space, socket.MSG_CMSG_CLOEXEC)
         for level, kind, rights in control:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                received.extend(array.array("i", rights[: len(rights) - len(rights) % 4]))
+                fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
         if not data:
             raise ConnectionResetError("the store ended")
-        message = wire.decode(data)
-        if message.get("event") == "began":
-            self._process = wire.identity_of(message)
-        return message
+        try:
+            message = wire.decode(data)
+            if message.get("event") == "began":
+                self._process = wire.identity_of(message)
+        except ValueError:
+            _close(fds)
+            raise
+        return message, list(fds)
 
     def _given(self, found: dict[str, Socket]) -> list[str]:
         """Some more sockets, added to `found`; no names: that was all.  Raises OSError and ValueError."""
-        fds: list[int] = []
-        names = self._await("sockets", fds).get("names")
+        message, fds = self._await("sockets")
+        names = message.get("names")
         if not isinstance(names, list) or len(names) != len(fds):
-            for fd in fds:
-                os.close(fd)
+            _close(fds)
             raise ValueError("not as many names as sockets")
         found.update({str(name): Socket(fd, str(name).rpartition("@")[0]) for name, fd in zip(names, fds, strict=True)})
         return names
@@ -225,13 +247,16 @@ class SocketStore:
         self._replace_later(why if process else "")
 
     def _replace_later(self, why: str) -> None:
-        if self._begin:
+        if self._begin is None:
+            self._untold = why
+        else:
             loop = asyncio.get_running_loop()
             loop.call_at(max(loop.time(), self._begun_at + RETRY_SECONDS), self._lost, why)
 
 
-def _alive(connection: socket.socket) -> wire.Identity | None:
-    """Who listens at the other end (SO_PEERCRED, unix(7)): the store itself; None when it is dead."""
+def _woken(connection: socket.socket) -> wire.Identity | None:
+    """Who listens at the other end (SO_PEERCRED, unix(7)): the store itself, continued if it was stopped; None when it
+    is dead."""
     pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
         pidfd = os.pidfd_open(pid)
@@ -242,8 +267,17 @@ def _alive(connection: socket.socket) -> wire.Identity | None:
     try:
         # The pidfd first, the question after it: while the link is open, the pid is no other one's.
         found = wire.identify(pid, pidfd)
-        return None if link.poll(0) else found
+        if link.poll(0):
+            return None
+        pidfds.send(pidfd, _CONTINUE)
     except OSError:
         return None
+    else:
+        return found
     finally:
         os.close(pidfd)
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)

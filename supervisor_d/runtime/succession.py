@@ -62,7 +62,7 @@ class Succession:
         wants is closed."""
         for each in (*self._inherited.sockets, *self._kept_beside()):
             named = [spec for spec in specs if spec.name == each.pool]
-            if not any(self.listeners.take(spec, each.fd, foreign=each.foreign) for spec in named or specs):
+            if not self.listeners.take(named or specs, each.fd, foreign=each.foreign):
                 os.close(each.fd)
 
     def _kept_beside(self) -> tuple[Socket, ...]:
@@ -150,8 +150,8 @@ class Succession:
 
     def _listeners_changed(self) -> None:
         held = self.listeners.held()
-        if held:
-            self._beside.ensure()
+        if held and self._beside.ensure():
+            self._store.stored = frozenset()
         self._store.bring_to(held)
 
     def _store_lost(self, why: str) -> None:

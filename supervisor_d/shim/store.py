@@ -43,12 +43,14 @@ class Store:
         self._links: list[Socket] = []
 
     def run(self, link: Socket, directory: int) -> None:
-        """Serve the daemon at the other end of `link`, and those that come after it.  Raises OSError when nobody could
-        come: there is no place for a socket in the directory."""
-        kernel.set_name("shim store")
-        self._listen(directory)
+        """Serve the daemon at the other end of `link`, and those that come after it; nobody, when that one is gone
+        already: the next one has a store of its own by now, whose place is not ours to take.  Raises OSError when
+        nobody could come after it: there is no room for a socket in the directory."""
+        kernel.set_name(wire.STORE_NAME)
         self._add(link)
-        self._loop.run()
+        if self._links:
+            self._listen(directory)
+            self._loop.run()
 
     def _listen(self, directory: int) -> None:
         """The path by descriptor always fits into 108 bytes (unix(7)).  What lies there is a dead one's: a daemon that
@@ -136,6 +138,8 @@ class Store:
             self._links.remove(connection)
             self._loop.unwatch(connection.fileno())
             connection.close()
+        if not self._links and not self._kept:
+            self._loop.stop()  # there is nothing that a daemon could come for
 
 
 def _identity() -> tuple[int, int, int, str]:

@@ -168,6 +168,38 @@ def test_a_store_that_dies_is_replaced() -> None:
         assert _inodes(port) == [inode]
 
 
+def test_a_store_that_is_made_anew_is_given_all_there_is() -> None:
+    """Killed shortly before an upgrade: the next daemon must not take for stored what the dead one held."""
+    (port,) = net.free_ports(1)
+    with Daemon({"web": _pool(port)}) as daemon:
+        daemon.wait_running("web")
+        daemon.must("stop", "web")
+        (inode,) = _inodes(port)
+        _kill(daemon.store_pid())
+        daemon.must("upgrade")
+        store = daemon.store_pid()
+        wait_for(lambda: any(inode in link for link in procs.descriptors(store).values()), 5, "the socket in it")
+        with _waiting(port):
+            daemon.kill()
+            daemon.start()
+            assert _inodes(port) == [inode]
+
+
+def test_each_pool_has_its_own_socket_back() -> None:
+    """A port of 0 could be any; it stands first in the file, and was bound last."""
+    (port,) = net.free_ports(1)
+    with Daemon({"web": _pool(port)}) as daemon:
+        daemon.wait_running("web")
+        daemon.configure({"api": _pool(0), "web": _pool(port)})
+        daemon.must("reload")
+        addresses = {name: daemon.pool(name).listeners for name in ("api", "web")}
+        daemon.kill()
+        daemon.start()
+        assert {name: daemon.pool(name).listeners for name in ("api", "web")} == addresses
+        daemon.must("upgrade")
+        assert {name: daemon.pool(name).listeners for name in ("api", "web")} == addresses
+
+
 def test_an_address_that_is_given_up_can_be_taken_again_at_once() -> None:
     (port,) = net.free_ports(1)
     with Daemon({"web": _pool(port)}) as daemon:

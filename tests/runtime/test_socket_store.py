@@ -17,8 +17,8 @@ from supervisor_d.runtime import socket_store
 from supervisor_d.runtime.inherited import fd_name
 from supervisor_d.runtime.socket_store import SocketStore
 from supervisor_d.runtime.zygote import STORE, Zygote
+from supervisor_d.shim import kernel, wire
 from supervisor_d.shim import store as shim_store
-from supervisor_d.shim import wire
 from tests.support import procs
 from tests.support.waiting import eventually
 
@@ -186,21 +186,57 @@ async def test_one_that_dies_at_once_is_not_replaced_at_once(world: World, monke
     assert loop.time() >= begun + 0.3
 
 
-async def test_a_stopped_store_gives_its_sockets_all_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket_store, "ANSWER_SECONDS", 0.2)
+@pytest.mark.parametrize("continues", [True, False])
+async def test_a_stopped_store_gives_its_sockets_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, continues: bool
+) -> None:
+    """It is continued; one that does not answer then either (here: that is not continued) is copied and killed."""
+    monkeypatch.setattr(socket_store, "ANSWER_SECONDS", 1.0 if continues else 0.2)
     store = await world.store()
     (pid,) = world.stores
     with listening() as (web,):
-        keep(store, web)
+        name = keep(store, web, "web")
         await eventually(lambda: _holds(pid, web), what="it has it")
         inode = os.fstat(web.fileno()).st_ino
     world.die(store)
     os.kill(pid, signal.SIGSTOP)
+    if not continues:
+        monkeypatch.setattr(socket_store, "_CONTINUE", signal.SIGWINCH)
     store = world.side()
     with found(store) as given:
-        assert list(given.values()) == [("", inode)]
-    assert not procs.alive(pid)
-    assert not store.address
+        assert given == {name: ("web", inode)} if continues else list(given.values()) == [("", inode)]
+    assert procs.alive(pid) == bool(store.address) == continues
+    if not continues:
+        store.begin_with(world.begin)
+        await eventually(lambda: world.lost == ["it did not answer"], what="it is told")
+
+
+def test_a_store_that_comes_too_late_takes_nobodys_place(open_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its daemon died before it came up, and the next one has a store of its own by then."""
+    monkeypatch.setattr(kernel, "set_name", lambda _: None)  # it is this process
+    (open_path / wire.STORE).touch()
+    ours, theirs = kernel.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.close()
+    directory = os.open(open_path, os.O_RDONLY)
+    shim_store.Store().run(theirs, directory)
+    os.close(directory)
+    assert (open_path / wire.STORE).is_file()
+
+
+async def test_a_store_without_sockets_ends_with_its_daemon(world: World) -> None:
+    store = await world.store()
+    world.die(store)
+    await eventually(lambda: not any(map(procs.alive, world.stores)), what="its end")
+
+
+async def test_a_word_that_was_read_already_blocks_nobody(world: World) -> None:
+    """The loop had noticed it when somebody who waited for an answer read it."""
+    store = await world.store()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    store._ready()
+    assert loop.time() - began < socket_store.ANSWER_SECONDS / 2
+    assert store.address
 
 
 def _holds(pid: int, listener: socket.socket) -> bool:
