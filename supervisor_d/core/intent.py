@@ -257,6 +257,11 @@ def _same(one: Version, other: Version) -> bool:
     return one.spec.digest == other.spec.digest and one.spec.program == other.spec.program
 
 
+def _before(pool: PoolIntent, record: RolloutRecord) -> Version | None:
+    """What ruled before that rollout, which succeeded; None when it was the same: older ones are no part of it."""
+    return pool.former if pool.former is not None and pool.former.generation == record.from_generation else None
+
+
 def _undone(intent: Intent, failed: str, record: RolloutRecord, now: float) -> Intent:
     """The other pools of a deploy that failed go back to what they were, as far as that is something else."""
     reason = f"{failed} was rolled back, and with it the deploy {record.label}"
@@ -267,8 +272,8 @@ def _undone(intent: Intent, failed: str, record: RolloutRecord, now: float) -> I
             continue
         if pool.previous is not None and failed not in rollout.turn_after:
             pools[name] = _ended(pool, pool.previous, rollout, "rolled-back", reason, now)
-        elif rollout.verdict == "succeeded" and pool.former is not None and not _same(pool.former, pool.wanted):
-            pools[name] = _rolled(pool, pool.former.spec, now, reason)
+        elif rollout.verdict == "succeeded" and (former := _before(pool, rollout)) is not None:
+            pools[name] = _rolled(pool, former.spec, now, reason)
     return replace(intent, pools=pools)
 
 
@@ -321,14 +326,21 @@ def short_of_memory(intent: Intent, pools: Mapping[str, str], now: float) -> Int
 
 
 def rollback(intent: Intent, names: tuple[str, ...], now: float, reason: str) -> Intent:
-    """Go back to what ruled before the last rollout that succeeded, by a rollout; one under way is given up instead."""
+    """Go back to what ruled before the last rollout that succeeded, by a rollout; one under way is given up instead.
+
+    The pools of a deploy that is given up go back together, to what ruled before it and no further.
+    """
+    before = intent.pools
+    under_way = {name: before[name].rollout for name in names if before[name].previous is not None}
+    for name in under_way:
+        given_up = ConcludeRollout(name, before[name].wanted.generation, "rolled-back", reason)
+        intent = conclude(intent, given_up, now)  # without effect, if another one took it back already
     for name in names:
-        pool = intent.pools[name]
-        if pool.previous is not None:
-            given_up = ConcludeRollout(name, pool.wanted.generation, "rolled-back", reason)
-            intent = conclude(intent, given_up, now)
-        elif pool.former is not None:
-            intent = replace(intent, pools={**intent.pools, name: _rolled(pool, pool.former.spec, now, reason)})
+        pool = before[name]
+        given_up_with = any(record.together(pool.rollout) for record in under_way.values() if record is not None)
+        if name in under_way or pool.former is None or given_up_with:
+            continue
+        intent = replace(intent, pools={**intent.pools, name: _rolled(pool, pool.former.spec, now, reason)})
     return intent
 
 

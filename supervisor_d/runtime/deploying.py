@@ -27,15 +27,16 @@ def members_of_deploy(intent: Intent, names: tuple[str, ...]) -> tuple[tuple[str
 
 
 def refuse_rollback(intent: Intent, names: tuple[str, ...], *, everything: bool) -> tuple[str, ...]:
-    """The pools that can be rolled back: of `everything` those that can, of named ones each.
+    """The pools that can be rolled back: of `everything` those that can, of named ones each.  A oneshot whose work is
+    done is rolled back by its name alone: it would do the old release's work once more.
 
     Raises NotPermittedError for a named one that cannot, or when there is none.
     """
-    able = tuple(name for name in names if not _stuck(intent.pools[name]))
+    able = tuple(name for name in names if not _stuck(intent.pools[name], everything=everything))
     if everything and able:
         return able
     for name in names:
-        if why := _stuck(intent.pools[name]):
+        if why := _stuck(intent.pools[name], everything=everything):
             raise NotPermittedError(
                 f"cannot roll back {name}: {why}",
                 hint=f"code that changed in place is brought back in place: then `supervisor-d restart {name}`",
@@ -51,9 +52,13 @@ def may_go_one_by_one(pool: PoolIntent) -> bool:
     return in_place and spec.rollout.one_by_one == "auto"
 
 
-def _stuck(pool: PoolIntent) -> str:
+def _stuck(pool: PoolIntent, *, everything: bool) -> str:
     """Why a pool cannot be rolled back; empty when it can."""
-    if pool.previous is not None or pool.former is not None:
+    if pool.previous is not None:
+        return ""
+    if everything and _traits(pool).oneshot:
+        return "what a oneshot did is not taken back"
+    if pool.former is not None:
         return ""
     return "no other config or release of it has run before"
 

@@ -216,3 +216,61 @@ class TestRollback:
 
     def test_a_clean_end_in_between_keeps_it(self) -> None:
         assert intents.begin(accepted(WEB1), {"web": WEB2}).pools["web"].former == intents.Version(1, WEB1)
+
+
+BEAT = PoolSpec("beat", "command", 1, None, digest="beat1", after=("worker",))
+
+
+class TestRollbackOfADeploy:
+    """r1 and r2 have ruled, and a deploy of r3 is under way."""
+
+    @staticmethod
+    def release(*specs: PoolSpec, number: int) -> tuple[PoolSpec, ...]:
+        return tuple(replace(spec, digest=f"{spec.name} r{number}") for spec in specs)
+
+    @staticmethod
+    def succeeded(intent: Intent, *names: str) -> Intent:
+        for name in names:
+            generation = intent.pools[name].wanted.generation
+            intent = intents.conclude(intent, ConcludeRollout(name, generation, "succeeded", "test"), 10.0)
+        return intent
+
+    def deploying(self, *specs: PoolSpec, same: tuple[str, ...] = ()) -> Intent:
+        names = tuple(spec.name for spec in specs)
+        second = self.release(*specs, number=2)
+        intent = accepted(*second, after=accepted(*self.release(*specs, number=1)), now=5.0)
+        kept = self.succeeded(intent, *names)
+        third = {spec.name: spec for spec in self.release(*specs, number=3)}
+        third.update({spec.name: spec for spec in second if spec.name in same})
+        once = frozenset({"migrate"}) & set(names)
+        return intents.deploy(accepted(*third.values(), after=kept, now=9.0), names, once, "r3", 9.0)
+
+    @staticmethod
+    def wanted(intent: Intent) -> dict[str, str]:
+        return {name: pool.wanted.spec.digest for name, pool in intent.pools.items()}
+
+    @pytest.mark.parametrize("rolled", [(), ("migrate",), ("migrate", "worker"), ("migrate", "worker", "beat")])
+    @pytest.mark.parametrize("order", [(MIGRATE, WORKER, WEB, BEAT), (BEAT, WEB, WORKER, MIGRATE)])
+    def test_all_go_back_to_what_ruled_before_it_in_any_order(
+        self, order: tuple[PoolSpec, ...], rolled: tuple[str, ...]
+    ) -> None:
+        deploying = self.succeeded(self.deploying(*order), *rolled)
+        back = intents.rollback(deploying, tuple(spec.name for spec in order), 12.0, "asked")
+        migrated = "migrate r3" if rolled else "migrate r2"
+        expected = {"migrate": migrated, "worker": "worker r2", "web": "web r2", "beat": "beat r2"}
+        assert self.wanted(back) == expected
+        ways = {name: pool.previous is not None for name, pool in back.pools.items()}
+        assert ways == {name: name in rolled and name != "migrate" for name in expected}
+
+    def test_what_it_only_restarted_stays(self) -> None:
+        deploying = self.succeeded(self.deploying(WORKER, WEB, same=("worker",)), "worker")
+        back = intents.rollback(deploying, ("worker", "web"), 12.0, "asked")
+        assert self.wanted(back) == {"worker": "worker r2", "web": "web r2"}
+        assert back.pools["worker"].previous is None
+
+    def test_what_is_no_part_of_it_goes_its_own_way(self) -> None:
+        deploying = self.succeeded(self.deploying(WORKER, WEB), "worker")
+        again = self.succeeded(accepted(replace(WORKER, digest="new"), replace(WEB, digest="web r3"), after=deploying))
+        again = self.succeeded(again, "worker")
+        back = intents.rollback(again, ("worker", "web"), 12.0, "asked")
+        assert self.wanted(back) == {"worker": "worker r3", "web": "web r2"}
