@@ -1,7 +1,7 @@
 """From the intent to what planning needs: which generation is wanted of each pool, and what is being tried out.
 
 While a rollout's new generation has a gate to pass, or waits for its turn in a deploy, the old one is wanted as if
-nothing had been asked, and the new one is a Trial beside it (core/trial.py).
+nothing had been asked, with as many workers as before, and the new one is a Trial beside it (core/trial.py).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _desired(name: str, pool: PoolIntent, intent: Intent, kinds: Kinds) -> Desir
     return DesiredPool(
         name=name,
         generation=version.generation,
-        sizes=kinds.sizes(spec, pool.wanted_workers),
+        sizes=kinds.sizes(spec, pool.workers_of(version)),
         policy=kinds.policy(spec),
         rollout_policy=spec.rollout,
         after=spec.after,

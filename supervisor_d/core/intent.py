@@ -88,7 +88,11 @@ class PoolIntent:
     @property
     def wanted_workers(self) -> int:
         """How many workers are wanted now."""
-        return self.wanted.spec.workers if self.workers is None else self.workers
+        return self.workers_of(self.wanted)
+
+    def workers_of(self, version: Version) -> int:
+        """How many workers that version is to have: the operator's number, or its own."""
+        return version.spec.workers if self.workers is None else self.workers
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,9 +73,21 @@ class TestWithGates:
 
     def test_the_old_generation_is_wanted_while_the_new_one_is_tried(self) -> None:
         desired = self.derived(accepted(WEB2, after=accepted(WEB1))).pools["web"]
-        assert (desired.generation, desired.sizes, desired.rollout) == (1, (1, 1, 1), None)
+        assert (desired.generation, desired.sizes, desired.rollout) == (1, (1, 1), None)
         assert desired.trial is not None
         assert (desired.trial.generation, desired.trial.gate) == (2, "preflight")
+
+    def test_it_keeps_its_own_number_until_then_and_an_operators_rules_both(self) -> None:
+        trying = accepted(WEB2, after=accepted(WEB1))
+        passed = intents.pass_gate(trying, PassGate("web", 2, "preflight", "test"))
+        passed = intents.pass_gate(passed, PassGate("web", 2, "canary", "test"))
+        assert self.derived(passed).pools["web"].sizes == (1, 1, 1)
+        for intent in (trying, passed):
+            assert self.derived(intents.scale(intent, "web", 5)).pools["web"].sizes == (1,) * 5
+
+    def test_a_number_that_waits_for_the_rollout_does_not_touch_it(self) -> None:
+        behind = intents.scale_once_rolled(accepted(WEB1), "web", 5, 5.0, "its code changed")
+        assert self.derived(behind).pools["web"].sizes == (1, 1)
 
     def test_each_gate_that_was_passed_is_behind_it(self, rolling: Intent) -> None:
         first = intents.pass_gate(rolling, PassGate("web", 2, "preflight", "test"))
