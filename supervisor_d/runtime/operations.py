@@ -166,7 +166,9 @@ class Operations:
     def _goals(self, touched: tuple[PoolChange, ...]) -> list[tuple[str, Goal]]:
         running = self._supervisor.desired.pools
         goals: list[tuple[str, Goal]] = [
-            (change.pool, "running") for change in touched if change.change != "update" and running[change.pool].running
+            (change.pool, self._runs(change.pool))
+            for change in touched
+            if change.change != "update" and running[change.pool].running
         ]
         return [*goals, *((change.pool, "stopped") for change in touched if change.change == "remove")]
 
@@ -185,9 +187,13 @@ class Operations:
             return await self._roll_then_scale(who, pool, workers, changed, wait_seconds)
         self._scale(who, pool, workers)
         wanted = self._supervisor.intent.pools[pool].wanted_workers
-        # A rollout that was rolled back before is no part of this.
-        goal: Goal = "running" if self._supervisor.intent.pools[pool].previous is not None else "back"
-        return await self._awaited((pool,), goal, wait_seconds, f"{pool} wants {wanted} workers")
+        goals = [(pool, self._runs(pool))]
+        message = f"{pool} wants {wanted} workers"
+        return await await_outcome(self._supervisor, goals, wait_seconds, message=message)
+
+    def _runs(self, pool: str) -> Goal:
+        """To run, for what began no rollout itself: one that was rolled back before is no part of it."""
+        return "running" if self._supervisor.intent.pools[pool].previous is not None else "back"
 
     def _scale(self, who: str, pool: str, workers: int | None) -> None:
         crash.point("scale-before-intent")
@@ -215,7 +221,8 @@ class Operations:
         self._change(intents.start(self._supervisor.intent, names))
         for name in names:
             self._note("start", name, who, "asked to start")
-        return await self._awaited(names, "running", wait_seconds, "started")
+        goals = [(name, self._runs(name)) for name in names]
+        return await await_outcome(self._supervisor, goals, wait_seconds, message="started")
 
     async def stop(self, who: str, pools: tuple[str, ...], wait_seconds: float) -> Outcome:
         """Stop pools until they are started again."""

@@ -12,11 +12,12 @@ from typing import Literal
 from supervisor_d.core.change import PoolChange
 from supervisor_d.core.outcome import Outcome, PoolOutcome
 from supervisor_d.core.process import State
+from supervisor_d.core.rollout import finished_slots
 from supervisor_d.core.view import pool_state
 from supervisor_d.runtime.supervisor import Supervisor
 
 Goal = Literal["running", "stopped", "back"]
-"""`back`: the rollout under way is given up, and the pool runs as before."""
+"""`back`: the pool runs, whatever became of its last rollout: that was given up, or is no part of what was asked."""
 TRIES_BEFORE_FAILURE = 3
 """Unexpected ends in a row after which a pool that was to start counts as failed; the daemon itself goes on trying."""
 
@@ -57,10 +58,13 @@ def _struggling(supervisor: Supervisor, name: str) -> str:
 
 
 def _settled(supervisor: Supervisor, name: str) -> bool:
-    """Every slot has the size it wants, and nothing of the pool is still being added or retired."""
+    """Every slot has the size it wants, and nothing of the pool is still being added or retired.  A slot whose process
+    has done all it had to needs none."""
     desired = supervisor.desired.pools[name]
-    live = [p for p in supervisor.observed.pool(name).serving if p.live]
-    wanted = dict(enumerate(desired.sizes))
+    facts = supervisor.observed.pool(name)
+    live = [p for p in facts.serving if p.live]
+    finished = finished_slots(desired, facts)
+    wanted = {slot: size for slot, size in enumerate(desired.sizes) if slot not in finished}
     if desired.policy.traits.oneshot:
         return not live
     return {p.slot: p.workers for p in live} == wanted and len(live) == len(wanted)

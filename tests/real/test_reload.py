@@ -226,3 +226,31 @@ def test_a_reload_with_a_bad_config_leaves_every_pid_as_it_was(three: Daemon, pa
     assert set(EXPECT.findall(text)) <= places
     assert three.all_pids() == before
     assert all(procs.alive(pid) for pid in before.values())
+
+
+def test_a_rollout_that_was_rolled_back_once_is_no_part_of_a_later_start_or_return() -> None:
+    with Daemon({"one": SLEEPER, "two": SLEEPER}) as daemon:
+        daemon.wait_running("one", "two")
+        broken = {**SLEEPER, "command": ["sh", "-c", "exit 3"], "ready": {"notify": True}, "start_timeout": "5s"}
+        daemon.configure({"one": broken, "two": SLEEPER})
+        assert daemon.reload().returncode == 1
+        daemon.must("stop", "one")
+        daemon.must("start", "one")
+        daemon.wait_running("one")
+        daemon.configure({"two": SLEEPER})
+        assert daemon.reload().returncode == 0
+        daemon.configure({"one": SLEEPER, "two": SLEEPER})
+        back = daemon.reload()
+        assert back.returncode == 0, back.stdout + back.stderr
+        daemon.wait_running("one")
+
+
+def test_a_rollout_of_what_ends_well_by_itself_is_over_when_it_has_ended() -> None:
+    ends_well = {"command": ["true"], "ready": {"notify": True}, "restart": {"when": "on-failure"}}
+    warm = {"program": "command", **ends_well}
+    with Daemon({"warm": warm}) as daemon:
+        daemon.wait_pool("warm", "done")
+        daemon.configure({"warm": {**warm, "env": {"NEW": "value"}}})
+        done = daemon.cli("reload", "--timeout", "10s")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "done" in done.stdout
