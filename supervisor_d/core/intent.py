@@ -277,8 +277,14 @@ def _undone(intent: Intent, failed: str, record: RolloutRecord, now: float) -> I
         if pool.previous is not None and failed not in rollout.turn_after:
             pools[name] = _ended(pool, pool.previous, rollout, "rolled-back", reason, now)
         elif rollout.verdict == "succeeded" and (former := _before(pool, rollout)) is not None:
-            pools[name] = _rolled(pool, former.spec, now, reason)
+            pools[name] = _way_back(pool, former, rollout, now, reason)
     return replace(intent, pools=pools)
+
+
+def _way_back(pool: PoolIntent, former: Version, record: RolloutRecord, now: float, reason: str) -> PoolIntent:
+    """A rollout to what ruled before: memory that was short on the way there is short on the way back."""
+    back = _rolled(pool, former.spec, now, reason)
+    return replace(back, rollout=back.rollout and replace(back.rollout, short_of_memory=record.short_of_memory))
 
 
 def pass_gate(intent: Intent, action: PassGate) -> Intent:

@@ -208,8 +208,14 @@ class Operations:
         """New workers would run other code than those that are there, or none at all: a rollout tries that first."""
         message = f"{changed}: rolled, not scaled"
         now = self._supervisor.host.now()
+
+        def begun() -> Intent:
+            self._known((pool,))  # it may have been removed meanwhile
+            return intents.scale_once_rolled(self._supervisor.intent, pool, workers, now, changed)
+
+        intent = await self._with_memory(begun, now)
         self._clear_failures((pool,))
-        self._change(intents.scale_once_rolled(self._supervisor.intent, pool, workers, now, changed))
+        self._change(intent)
         then = "as configured" if workers is None else f"to {workers} workers"
         self._note("scale", pool, who, f"{message}; then {then}")
         return await self._awaited((pool,), "running", wait_seconds, message)

@@ -178,6 +178,13 @@ class TestDeploy:
         assert worker.rollout.reason == "web was rolled back, and with it the deploy r2"
         assert failed.pools["migrate"].previous is None, "a oneshot is not taken back"
 
+    def test_what_had_no_memory_for_two_generations_has_none_on_the_way_back(self, deploying: Intent) -> None:
+        short = intents.short_of_memory(deploying, {"worker": "too little"}, 9.0)
+        rolled = self.concluded(self.concluded(short, "migrate", "succeeded"), "worker", "succeeded")
+        rollout = self.derived(self.concluded(rolled, "web", "rolled-back")).pools["worker"].rollout
+        assert rollout is not None
+        assert (rollout.one_by_one, "too little" in rollout.reason) == (True, True)
+
     def test_a_failure_gives_up_what_rolls_beside_it(self) -> None:
         two = (replace(WEB, name="one", after=()), replace(WEB, name="two", after=()), replace(WEB, after=()))
         intent = accepted(*(replace(spec, digest="new") for spec in two), after=accepted(*two), now=9.0)
