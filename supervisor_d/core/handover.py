@@ -15,6 +15,10 @@ Worked example, N = 4 (old + new, the ready ones):
     4 + 0   the new one starts with 1           4 + 1   the old one is asked for 3
     3 + 1   the new one is asked for 2          3 + 2   the old one is asked for 2
     ...                                         1 + 4   the old one is stopped: its slot is served without it
+
+A rollout that is given up on the way goes back in the same steps: the old one is the wanted one again, and grows while
+the new one shrinks.  It may take as long as the old one can grow; when it refuses to, ails or loses its shim, it is not
+what its slot wants any more, and another one is started in its place.
 """
 
 from __future__ import annotations
@@ -38,14 +42,14 @@ def first_size(pool: DesiredPool, facts: PoolFacts, slot: int) -> int:
 
 def has_taken_over(pool: DesiredPool, process: Process) -> bool:
     """Whether a process has all the workers that its slot wants, and not only some of them."""
-    return not is_one_by_one(pool) or process.workers >= pool.sizes[process.slot]
+    return not pool.policy.traits.scale_in_place or process.workers >= pool.sizes[process.slot]
 
 
 def shares(pool: DesiredPool, facts: PoolFacts, new: Process) -> Mapping[str, int]:
     """By process id, how many workers the current process of a slot and the one it takes over from should have; the
     slot's whole size for the current one alone, when there is no other."""
     wanted = pool.sizes[new.slot]
-    old = _old(pool, facts, new.slot) if is_one_by_one(pool) else None
+    old = _old(pool, facts, new.slot) if is_one_by_one(pool) else _given_up(pool, facts, new)
     if old is None or old is new or old.resize_refused:
         return {new.id: wanted}
     olds = _has(old, wanted)
@@ -59,6 +63,14 @@ def _old(pool: DesiredPool, facts: PoolFacts, slot: int) -> Process | None:
     assert pool.rollout is not None
     former = (p for p in facts.serving if p.slot == slot and p.generation == pool.rollout.from_generation)
     return next((p for p in former if p.state is State.READY and not p.shim_lost), None)
+
+
+def _given_up(pool: DesiredPool, facts: PoolFacts, grows: Process) -> Process | None:
+    """The process of a rollout that was given up while it had the workers that the one before it still lacks."""
+    if pool.rollout is not None or _has(grows, 1) >= pool.sizes[grows.slot]:
+        return None
+    others = (p for p in facts.serving if p.slot == grows.slot and p.generation != pool.generation)
+    return next((p for p in others if p.state is State.READY and not p.shim_lost and not p.ailing), None)
 
 
 def _has(process: Process, unknown: int) -> int:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor_d.core.events import BecameReady, MainExited, ScaleRefused, Spawned, WorkersReported
+from supervisor_d.core.events import Ailing, BecameReady, Event, MainExited, ScaleRefused, Spawned, WorkersReported
 from supervisor_d.core.process import Exit
 from supervisor_d.core.spec import Traits
 from tests.core.transcript import GUNICORN, Transcript, pool
@@ -99,3 +99,51 @@ def test_only_what_is_resized_in_place_goes_one_by_one() -> None:
     t.does("spawn job.0@g2.2")
     t.starts("job.0@g2.2")
     t.does("TERM job.0@g1.1", "job g2 succeeded")
+
+
+class TestGivenUp:
+    """With one old worker and three new ones, the rollout is given up."""
+
+    @pytest.fixture
+    def back(self, t: Transcript) -> Transcript:
+        begins(t)
+        for new in (1, 2):
+            t.does(f"scale {OLD} to {4 - new}")
+            counted(t, OLD, 4 - new)
+            t.does(f"scale {NEW} to {new + 1}")
+            counted(t, NEW, new + 1)
+        t.does(f"scale {OLD} to 1")
+        counted(t, OLD, 1)
+        t.wants("web", rollout=None, generation=1)
+        return t
+
+    def test_they_change_places_back_one_at_a_time(self, back: Transcript) -> None:
+        for old in (2, 3):
+            back.does(f"scale {OLD} to {old}")
+            counted(back, OLD, old)
+            back.does(f"scale {NEW} to {4 - old}")
+            counted(back, NEW, 4 - old)
+        back.does(f"scale {OLD} to 4")
+        back.does()
+        counted(back, OLD, 4)
+        back.does(f"TERM {NEW}")
+        back.ends(NEW)
+        back.does(f"forget {NEW}")
+
+    def test_a_new_one_that_ends_or_ails_leaves_the_whole_size_to_the_old_one(self, back: Transcript) -> None:
+        back.does(f"scale {OLD} to 2")
+        back.hears(Ailing(NEW, "its workers keep crashing"))
+        back.does(f"scale {OLD} to 4")
+        back.ends(NEW)
+        back.does(f"forget {NEW}")
+
+    @pytest.mark.parametrize("why", [ScaleRefused(OLD, 2, "no answer"), Ailing(OLD, "its workers keep crashing")])
+    def test_an_old_one_that_cannot_grow_is_replaced(self, back: Transcript, why: Event) -> None:
+        back.does(f"scale {OLD} to 2")
+        back.hears(why)
+        back.does(f"TERM {OLD}")
+        back.ends(OLD)
+        back.does("spawn web.0@g1.3", f"forget {OLD}")
+        back.starts("web.0@g1.3")
+        back.hears(WorkersReported("web.0@g1.3", 4, 4))
+        back.does(f"TERM {NEW}")
