@@ -261,3 +261,22 @@ def test_one_by_one_there_are_never_fewer_workers_and_never_two_more() -> None:
         assert 4 <= serving <= sum(p.workers or 0 for p in running) <= 5
         seen.add(tuple(p.workers for p in running))
     assert {(4,), (4, 1), (3, 1), (3, 2), (2, 2), (2, 3), (1, 3), (1, 4)} <= seen
+
+
+def test_a_rollback_on_the_way_one_by_one_never_has_fewer_workers_and_never_two_more() -> None:
+    policy = RolloutPolicy(1, 0, 0.5, one_by_one="always")
+    world = World(make_spec("web", "inplace", 4, rollout=policy))
+    world.advance(5.0)
+    (old,) = world.living("web")
+    world.reload_with(make_spec("web", "inplace", 4, rollout=policy))
+    while old.workers != 1:
+        world.advance(0.01)
+    world.rollback("web")
+    too_late = world.now + 60.0
+    while ids(world, "web") != [old.id]:
+        running = [p for p in world.serving("web") if p.runs and not p.stop_asked]
+        serving = sum(p.workers or 0 for p in running if p.serves(world.now))
+        assert 4 <= serving <= sum(p.workers or 0 for p in running) <= 5
+        world.advance(0.01)
+        assert world.now < too_late
+    assert old.workers == 4

@@ -150,6 +150,12 @@ class World:
         self._forgive(pools)
         self._change(intents.start(intents.restart(self.intent, pools, self.now, "restart"), pools))
 
+    def rollback(self, *pools: str) -> None:
+        """`rollback pools`."""
+        self._operator("rollback", ", ".join(pools))
+        self._forgive(pools)
+        self._change(intents.rollback(self.intent, pools, self.now, "rollback"))
+
     def shut_down(self) -> None:
         """A first SIGTERM."""
         self._operator("shut down", "")
