@@ -13,7 +13,8 @@ come since (Progress), written anew after each step.  What the kernel knows come
 A note that could not be written (a full disk) is made up for: a process without one that is older than its start
 timeout must have been ready, or it would have been stopped; but one on trial is asked again at any age, since nothing
 but its answer may promote it.  The size that a process was brought to in place counts only if it is on record;
-otherwise (0 workers) its driver is told the wanted size once more.
+otherwise (0 workers) its driver is told the wanted size once more.  One that has not become ready was never resized:
+it is to have what it was started with, and is not taken for ready with less.
 
 An end that the record tells is folded in after its adoption, as the event it is: so it is counted, and a oneshot's
 success holds.
@@ -88,7 +89,7 @@ def adopted_process(
         pool=facts.pool,
         slot=facts.slot,
         generation=facts.generation,
-        workers=known.workers if facts.policy.traits.scale_in_place else facts.workers,
+        workers=facts.workers,
         policy=facts.policy,
         reason=facts.reason,
         state=State.STARTING,
@@ -99,7 +100,7 @@ def adopted_process(
         role=facts.role,
     )
     if known.ready_at is not None:
-        process = replace(process, state=State.READY, ready_at=known.ready_at)
+        process = _was_ready(process, known.workers, known.ready_at)
     if known.stop is not None:
         return _stopping(process, known.stop, now)
     if (
@@ -109,7 +110,13 @@ def adopted_process(
         or now < facts.began_at + facts.policy.start_timeout_seconds
     ):
         return process
-    return replace(process, state=State.READY, ready_at=now)
+    return _was_ready(process, known.workers, now)
+
+
+def _was_ready(process: Process, workers: int, ready_at: float) -> Process:
+    """It may have been resized in place since: then only the record can tell how many workers it has."""
+    has = workers if process.policy.traits.scale_in_place else process.workers
+    return replace(process, state=State.READY, ready_at=ready_at, workers=has)
 
 
 def _stopping(process: Process, stop: StopProgress, now: float) -> Process:

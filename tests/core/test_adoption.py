@@ -46,6 +46,19 @@ def test_a_size_that_may_have_been_changed_in_place_is_not_known() -> None:
     assert adopted_process(recorded(GUNICORN), 4711, 200.0).workers == 0
 
 
+@pytest.mark.parametrize(("now", "on_trial", "workers"), [(110.0, False, 2), (200.0, True, 2), (200.0, False, 0)])
+def test_what_was_never_ready_has_the_size_it_was_started_with(now: float, on_trial: bool, workers: int) -> None:
+    """Nothing is resized before it is ready; what is taken for ready, for want of a note, may have been."""
+    for progress in (None, Progress(), Progress(workers=0)):
+        process = adopted_process(recorded(GUNICORN), 4711, now, on_trial=on_trial, progress=progress)
+        assert (process.state is State.READY, process.workers) == (workers == 0, workers)
+
+
+def test_a_change_of_size_under_way_is_not_known() -> None:
+    process = adopted_process(recorded(GUNICORN), 4711, 110.0, progress=Progress(ready_at=101.0, workers=0))
+    assert (process.state, process.workers) == (State.READY, 0)
+
+
 def test_ready_on_record_is_ready_at_once_and_since_then() -> None:
     for on_trial in (False, True):
         process = adopted_process(recorded(), 4711, BEGAN_AT + 2, on_trial=on_trial, progress=Progress(ready_at=101.5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -16,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from supervisor_d.core.events import WorkersReported
-from supervisor_d.core.process import Exit, State
+from supervisor_d.core.process import Exit, Process, State
 from supervisor_d.core.spec import Listener, PoolSpec
 from supervisor_d.programs.gunicorn import CONTROL_SOCKET, GunicornKeys
 from supervisor_d.runtime.drivers.gunicorn import GunicornDriver, heartbeats
 from supervisor_d.runtime.drivers.gunicorn_control import ControlError, ask, ask_workers
 from supervisor_d.runtime.proc import children_of
-from tests.drivers.support import Told, process_of, running
+from tests.drivers.support import Running, Told, process_of, running
 from tests.drivers.test_members import tells_exits
 from tests.support.waiting import eventually, throughout
 
@@ -172,13 +173,53 @@ async def test_a_new_daemon_takes_a_ready_master_over(tmp_path: Path, listener: 
         workers = children_of(web_0.pid)
         told = Told()
         driver = GunicornDriver(told.events.append, told.ready.append)
-        adopted = replace(process_of(web(tmp_path), web_0.pid, state=State.READY), adopted=True)
-        assert adopted.workers == 2, "its record is older than its scaling"
+        adopted = replace(process_of(web(tmp_path), web_0.pid, state=State.READY), adopted=True, workers=0)
         driver.started(adopted, web_0.launch, str(web_0.private_dir))
         await eventually(lambda: told.counts == (3, 3), what="the adopted workers")
         assert children_of(web_0.pid) == workers
         os.kill(min(workers), signal.SIGKILL)
         await eventually(lambda: len(told.exits) == 1 and told.counts == (3, 3), what="the end of an adopted worker")
+        driver.close()
+
+
+async def test_the_size_on_record_is_what_an_adopted_master_is_to_have(tmp_path: Path, listener: socket.socket) -> None:
+    """A daemon that dies while a worker is replaced leaves its master with one more."""
+    async with running(GunicornDriver, web(tmp_path), tmp_path, (listener,)) as web_0:
+        await web_0.ready()
+        await ask(str(web_0.private_dir / CONTROL_SOCKET), web_0.pid, "worker add", "1")
+        web_0.driver.close()
+        await eventually(lambda: heartbeats(web_0.pid) == (3, 3), what="one more")
+        adopted = replace(process_of(web(tmp_path), web_0.pid, state=State.READY), adopted=True)
+        with adopting(adopted, web_0) as told:
+            await eventually(lambda: told.counts == (2, 2), what="the number on record")
+            await eventually(lambda: len(children_of(web_0.pid)) == 2, what="two workers")
+
+
+@pytest.mark.parametrize("on_record", [2, 0])
+async def test_an_adopted_master_that_still_imports_is_not_ready(
+    tmp_path: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, on_record: int
+) -> None:
+    """It has no worker, and no control socket yet: nothing shows how many it is to have."""
+    monkeypatch.setattr("supervisor_d.runtime.drivers.gunicorn.SILENT_SECONDS", 0.1)
+    hold, spec = tmp_path / "hold", web(tmp_path, preload=True)
+    hold.touch()
+    async with running(GunicornDriver, spec, tmp_path, (listener,)) as web_0:
+        web_0.driver.close()
+        with adopting(replace(process_of(spec, web_0.pid), adopted=True, workers=on_record), web_0) as told:
+            await throughout(lambda: told.ready == [], 1.0, "not ready")
+            hold.unlink()
+            await eventually(lambda: told.ready and told.counts == (2, 2), 20, "both workers")
+
+
+@contextlib.contextmanager
+def adopting(process: Process, left: Running) -> Iterator[Told]:
+    """Another daemon's driver takes over the master that the first one has let go."""
+    told = Told()
+    driver = GunicornDriver(told.events.append, told.ready.append)
+    driver.started(process, left.launch, str(left.private_dir))
+    try:
+        yield told
+    finally:
         driver.close()
 
 

@@ -50,7 +50,7 @@ SILENT_SECONDS = 5.0
 """How long nobody may answer at the control socket before signals take its place."""
 
 AS_IT_IS = -1
-"""Wanted of an adopted master: the record tells what it was started with, and it may have been scaled since."""
+"""Wanted of an adopted master that may have been scaled, and whose record does not say to what: the plan will."""
 
 CRASHES_MAX = 1000
 
@@ -132,7 +132,7 @@ class GunicornDriver(CountingDriver):
     def _wanted(self, process: Process) -> int:
         if process.scale_asked is not None:
             return process.scale_asked
-        return AS_IT_IS if process.adopted else process.workers
+        return process.workers or AS_IT_IS
 
     async def _look(self, counted: Counted) -> bool:
         settled = await self._looked(counted)
@@ -190,7 +190,7 @@ class GunicornDriver(CountingDriver):
         if shown is None or (has_socket and now - chart.silent_since < SILENT_SECONDS):
             return False
         total, booted = shown
-        if counted.wanted == AS_IT_IS:
+        if counted.wanted == AS_IT_IS and total > 0:  # no master is to have none
             counted.wanted = total
         counted.target = _total(counted)
         live = {pid for pid in workers_of(counted.pid) if self._members.follow(counted.id, counted.pid, pid)}
