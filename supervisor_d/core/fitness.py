@@ -102,9 +102,10 @@ def crashing(crashes: Iterable[float], workers: int, now: float) -> str:
 def short_of_workers(ready: int, wanted: int, since: float, patience_seconds: float, now: float) -> str:
     """Why a process that has not had `wanted` ready workers since an instant is ailing; empty when it is not yet.
 
-    `ready` is below 0 where nobody could count them.
+    `ready` is below 0 where nobody could count them.  Too many are no fault: those that are to go finish what they
+    serve.
     """
-    if now - since < patience_seconds:
+    if ready >= wanted or now - since < patience_seconds:
         return ""
     span = format_duration(patience_seconds)
     return f"it has {max(ready, 0)} of {wanted} workers ready, and has not got there within {span}"

@@ -90,3 +90,9 @@ def test_fewer_workers_than_wanted_for_too_long() -> None:
     assert short_of_workers(1, 4, NOW - 59.9, 60.0, NOW) == ""
     told = short_of_workers(1, 4, NOW - 60.0, 60.0, NOW)
     assert told == "it has 1 of 4 workers ready, and has not got there within 1m"
+    assert short_of_workers(-1, 1, NOW - 60.0, 60.0, NOW).startswith("it has 0 of 1 workers ready")
+    assert short_of_workers(4, 4, NOW - 600.0, 60.0, NOW) == ""
+
+
+def test_workers_that_are_to_go_and_still_serve_are_no_fault() -> None:
+    assert short_of_workers(4, 3, NOW - 600.0, 60.0, NOW) == ""

@@ -49,6 +49,11 @@ class Counted:
     task: asyncio.Task[None] | None = None
 
 
+def serving(counted: Counted, members: Members) -> int:
+    """How many workers are ready.  One that has ended is in the count until its main process reaps it."""
+    return min(counted.ready, len(members.pids(counted.id)))
+
+
 class CountingDriver(ABC):
     """Keeps the counts of workers true; a subclass knows how to look."""
 
@@ -143,6 +148,8 @@ class CountingDriver(ABC):
         counted = self._processes[process_id]
         self._emit(WorkerExited(process_id, pid, ended))
         live = len(self._members.pids(process_id))
-        self._report(counted, live, min(max(counted.ready, 0), live))
+        # One that was counted may have served, and the next look says so if it did not; else nothing changes.
+        ready = counted.ready - 1 if live < counted.live else counted.ready
+        self._report(counted, live, min(max(ready, 0), live))
         # The program needs a moment to replace it: looking sooner would only be in its way.
         self._loop.call_later(FIRST_DELAY_SECONDS, counted.disturbed.set)

@@ -15,6 +15,10 @@ cannot be seen, it is asked once in a while.
     kill -9   pidfd: WorkerExited, 1 left        ->  files: 1/1, 2/1, 2/2  ->  ask: the new pid: settled
     scale 4   ask: target 2, `worker add 2`      ->  files: 2/2 ... 4/4    ->  ask: settled
 
+gunicorn ends its oldest workers when it is to have fewer, and the oldest are those that serve.  So it is told to have
+fewer only by as many as serve beyond those that are wanted; a surplus that never serves makes it short of workers, by
+what it was told to have.
+
 Where nobody answers at the control socket for a while, or there is none, the files alone tell, and signals take the
 place of commands (gunicorn_signals.py).  Workers that are not fit are replaced (gunicorn_care.py), and a master that
 does not get the workers it should have, or whose workers keep crashing, is reported as ailing: another takes its place.
@@ -36,7 +40,7 @@ from supervisor_d.programs.gunicorn import AGENT, CONTROL_SOCKET
 from supervisor_d.runtime import tasks
 from supervisor_d.runtime.code_on_disk import changed_code
 from supervisor_d.runtime.drivers.base import DriverReady
-from supervisor_d.runtime.drivers.counting import Counted, CountingDriver
+from supervisor_d.runtime.drivers.counting import Counted, CountingDriver, serving
 from supervisor_d.runtime.drivers.gunicorn_care import Carer, Ward
 from supervisor_d.runtime.drivers.gunicorn_control import ControlError, Workers, ask_workers, correct
 from supervisor_d.runtime.drivers.gunicorn_signals import Nudge, nudge, workers_of
@@ -63,7 +67,8 @@ class _Chart:
     """How one master does."""
 
     patience_seconds: float
-    unsettled_since: float | None = None
+    short_since: float | None = None
+    """Since when it has fewer ready workers than it was told to have."""
     silent_since: float | None = None
     nudge: Nudge = field(default_factory=Nudge)
     crashes: deque[float] = field(default_factory=lambda: deque(maxlen=CRASHES_MAX))
@@ -98,7 +103,7 @@ class GunicornDriver(CountingDriver):
         """Want another number of workers; it has its time to get there."""
         chart, counted = self._charts.get(process_id), self._processes.get(process_id)
         if chart is not None and counted is not None and counted.wanted != workers:
-            chart.unsettled_since = None
+            chart.short_since = None
         super().scale(process_id, workers)
 
     def stopping(self, process_id: str) -> None:
@@ -136,16 +141,19 @@ class GunicornDriver(CountingDriver):
 
     async def _look(self, counted: Counted) -> bool:
         settled = await self._looked(counted)
-        chart = self._charts[counted.id]
         if settled:
-            counted.told_ready, chart.unsettled_since = True, None
-        elif counted.told_ready and counted.wanted > 0:
-            now = time.monotonic()
-            since = chart.unsettled_since = chart.unsettled_since or now
-            self._is_ailing(
-                chart, counted, short_of_workers(counted.ready, counted.wanted, since, chart.patience_seconds, now)
-            )
+            counted.told_ready = True
+        if counted.told_ready and counted.wanted > 0:
+            self._is_missed(counted)
         return settled
+
+    def _is_missed(self, counted: Counted) -> None:
+        """Tell of a master that does not get the workers it was told to have, those of a surplus included."""
+        chart, now = self._charts[counted.id], time.monotonic()
+        ready, told = serving(counted, self._members), max(_total(counted), counted.target)
+        since = chart.short_since = None if ready >= told else chart.short_since or now
+        if since is not None:
+            self._is_ailing(chart, counted, short_of_workers(ready, told, since, chart.patience_seconds, now))
 
     async def _looked(self, counted: Counted) -> bool:
         if self._busy(counted):
@@ -154,12 +162,13 @@ class GunicornDriver(CountingDriver):
         path = f"{counted.private_dir}/{CONTROL_SOCKET}"
         try:
             workers = await ask_workers(path, counted.pid)
-            if workers.target != wanted and wanted > 0:
-                await correct(path, counted.pid, workers.target, wanted)
+            aim = _aim(workers, wanted)
+            if workers.target != aim:
+                await correct(path, counted.pid, workers.target, aim)
         except ControlError:
             return self._look_from_outside(counted)
         self._charts[counted.id].silent_since = None
-        counted.target = workers.target if wanted == AS_IT_IS else wanted
+        counted.target = aim
         if counted.wanted == AS_IT_IS:
             counted.wanted = counted.target
         return self._count(counted, workers)
@@ -192,7 +201,7 @@ class GunicornDriver(CountingDriver):
         total, booted = shown
         if counted.wanted == AS_IT_IS and total > 0:  # no master is to have none
             counted.wanted = total
-        counted.target = _total(counted)
+        counted.target = max(_total(counted), total)
         live = {pid for pid in workers_of(counted.pid) if self._members.follow(counted.id, counted.pid, pid)}
         self._report(counted, len(live), min(booted, len(live)))
         if total == booted:
@@ -224,6 +233,18 @@ class GunicornDriver(CountingDriver):
 def _total(counted: Counted) -> int:
     """How many workers the master is to have, with the one that is there while another is replaced."""
     return counted.wanted if counted.wanted == AS_IT_IS else counted.wanted + counted.extra
+
+
+def _aim(workers: Workers, wanted: int) -> int:
+    """The target to move a master to now.
+
+    Those that it ends for a lower one are its oldest.  With 4 that serve and 2 that still import, a target of 4 would
+    end 2 of the 4; of 5 that serve 1 may go.  One that was told to end counts until it has: it is among the oldest.
+    """
+    if wanted == AS_IT_IS:
+        return workers.target
+    not_yet = max(workers.target, len(workers.pids)) - len(workers.booted)
+    return max(wanted, min(workers.target, wanted + not_yet))
 
 
 def _is_crash(ended: Exit) -> bool:

@@ -4,8 +4,9 @@
                          ->  gunicorn makes up for it  ->  back to the number that is wanted
 
 gunicorn ends its oldest worker when it is to have one less; so when the unfit one is the oldest, going back to the
-number is what ends it.  A stuck one's stacks are written to the pool's log before it goes, by a signal that our agent
-handles in it, and only if it does handle it: else that signal would be its end.
+number comes first, and ends it: told to end before that, it would be made up for, and the next oldest would go.  A
+stuck one's stacks are written to the pool's log before it goes, by a signal that our agent handles in it, and only if
+it does handle it: else that signal would be its end.
 
 What a worker boots is what lies on disk by now.  If that changed since the master started, and the master has not
 imported it itself, no worker is added: the whole process is reported as ailing, so that another one has to show first
@@ -24,7 +25,7 @@ from supervisor_d.core.events import Ailing, Remarked
 from supervisor_d.core.fitness import Cure, cure
 from supervisor_d.core.requests import WorkerFacts
 from supervisor_d.core.spec import Fitness
-from supervisor_d.runtime.drivers.counting import Counted
+from supervisor_d.runtime.drivers.counting import Counted, serving
 from supervisor_d.runtime.drivers.gunicorn_scoreboard import read_board
 from supervisor_d.runtime.drivers.members import Members
 from supervisor_d.runtime.host import Emit
@@ -104,7 +105,8 @@ class Carer:
         finally:
             self._want(0)
         if oldest:
-            await self._end(unfit, told=True)
+            await self._until(lambda: self._is_told(unfit.pid), self._grace_seconds)
+            await self._end(unfit)
         self._remark("")
         return True
 
@@ -114,16 +116,24 @@ class Carer:
         return await self._until(lambda: self._serving() > self._counted.wanted, self._ward.patience_seconds)
 
     def _serving(self) -> int:
-        """How many are ready.  One that has ended is in the count until its master reaps it: a master that is told to
-        have one less before that would end another one.
-        """
-        return min(self._counted.ready, len(self._members.pids(self._counted.id)))
+        """How many are ready; a master that is told to have one less before it reaped one would end another one."""
+        return serving(self._counted, self._members)
 
-    async def _end(self, unfit: Cure, *, told: bool = False) -> None:
-        """Have the worker end: told gracefully, by us or by its master, and killed when it does not."""
-        grace = self._ward.limits.grace_seconds + 1
-        if not told:
-            self._members.signal(self._counted.id, unfit.pid, signal.SIGTERM)
+    @property
+    def _grace_seconds(self) -> float:
+        return self._ward.limits.grace_seconds + 1
+
+    def _is_told(self, pid: int) -> bool:
+        """Whether the master was told to have one less, which ends its oldest worker, or that one is gone already."""
+        return self._counted.target <= self._counted.wanted or pid not in self._members.pids(self._counted.id)
+
+    async def _end(self, unfit: Cure) -> None:
+        """Have the worker end: told gracefully, and killed when it does not.
+
+        Its master may have told it too, once more does no harm; or never, if another worker died just then.
+        """
+        grace = self._grace_seconds
+        self._members.signal(self._counted.id, unfit.pid, signal.SIGTERM)
         if await self._gone(unfit.pid, grace):
             return
         self._remark(f"its worker {unfit.pid} is killed, {grace:g} s after it was told to end: {unfit.reason}")
