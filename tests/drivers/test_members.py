@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from supervisor_d.core.process import Exit
+from supervisor_d.runtime import pidfd
 from supervisor_d.runtime.drivers.members import Members
 from supervisor_d.runtime.proc import children_of, parent_of, stat_fields
 from tests.support.waiting import eventually, wait_for
@@ -161,3 +162,37 @@ async def test_one_that_its_main_process_never_waits_for() -> None:
         child.kill()
         child.wait()
         members.close()
+
+
+@pytest.mark.parametrize("tells_of_the_reap", [True, False])
+async def test_where_the_kernel_keeps_no_exit_an_end_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, parent: subprocess.Popen[str], tells_of_the_reap: bool
+) -> None:
+    """As before Linux 6.15, and before 6.9: a zombie that was told is not taken for a new worker."""
+
+    def unknown(_: int) -> int | None:
+        raise pidfd.ExitUnknownError
+
+    monkeypatch.setattr(pidfd, "exit_status", unknown)
+    if not tells_of_the_reap:
+        monkeypatch.setattr("select.EPOLLHUP", 0)
+    first, second = pids_of(parent)
+    told: list[tuple[int, Exit]] = []
+    before = open_fds()
+    members = Members(lambda _, *end: told.append(end))
+    assert members.follow("web.0@g1.1", parent.pid, first)
+    assert members.follow("web.0@g1.1", parent.pid, second)
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: told == [(first, Exit(signal=9))], what="its end")
+    assert not members.follow("web.0@g1.1", parent.pid, first)
+    assert members.pids("web.0@g1.1") == {second}
+    held = open_fds()
+    reap(parent, first)
+    wait_for(lambda: not stat_fields(first), what="reaped")
+    os.kill(second, signal.SIGKILL)
+    await eventually(lambda: len(told) == 2, what="the end of the other")
+    assert not members.follow("web.0@g1.1", parent.pid, first)
+    assert open_fds() == held - 1, "the first is held no more"
+    assert told == [(first, Exit(signal=9)), (second, Exit(signal=9))]
+    members.close()
+    assert open_fds() == before

@@ -11,7 +11,9 @@ All pidfds stand in one epoll of their own, edge-triggered: the zombie of a main
 reaps, would otherwise wake the event loop without end.  That epoll's descriptor is itself watched by the event loop.
 
 Where the kernel keeps no exit status, the zombie's /proc/<pid>/stat (field 52, proc_pid_stat(5)) is tried, in a race
-with its main process; whoever loses it learns that the exit is unknown, and says so.
+with its main process; whoever loses it learns that the exit is unknown, and says so.  What was told so is held until it
+is reaped, or its main process, which still has it, would make it known a second time.  Not every kernel tells of the
+reap (EPOLLHUP since 6.9): then the descriptor is asked, when the pid is met again and when another one ends.
 
 Worked example, `kill -9` of a gunicorn worker on Linux 6.18: EPOLLIN (no status yet, nothing told), the master wakes
 up by SIGCHLD and reaps, EPOLLIN | EPOLLHUP, PIDFD_GET_INFO says 9: Exit(signal=9), about a millisecond after the kill.
@@ -52,6 +54,8 @@ class Members:
         self._by_process: dict[str, dict[int, int]] = {}
         self._zombies: set[int] = set()
         """Descriptors of those that ended, and that their main process has not waited for yet."""
+        self._told: set[int] = set()
+        """Those of them whose end was told already."""
 
     def follow(self, process_id: str, parent: int, pid: int) -> bool:
         """Hold worker `pid` of a process; whether it is held.
@@ -59,6 +63,8 @@ class Members:
         What a program says of its workers is data: only a child of `parent`, the main process, is taken.
         """
         held = self._by_process.setdefault(process_id, {})
+        if pid in held and held[pid] in self._told:
+            self._let_go_of_the_reaped()  # the pid may be another one's by now
         if pid in held:
             return held[pid] not in self._zombies
         if len(held) >= MEMBERS_MAX:
@@ -113,6 +119,7 @@ class Members:
     def _release(self, fd: int) -> None:
         del self._by_fd[fd]
         self._zombies.discard(fd)
+        self._told.discard(fd)
         self._epoll.unregister(fd)
         os.close(fd)
 
@@ -121,15 +128,33 @@ class Members:
             member = self._by_fd.get(fd)
             if member is None:  # dropped by the callback of another one of this round
                 continue
-            process_id, pid = member
-            ended = exit_of(fd, pid, reaped=bool(mask & select.EPOLLHUP))
-            if ended is None:
-                self._zombies.add(fd)
-                self._unreaped(process_id)
-                continue
+            self._woken(fd, *member, reaped=bool(mask & select.EPOLLHUP))
+
+    def _woken(self, fd: int, process_id: str, pid: int, *, reaped: bool) -> None:
+        """A worker ended, or was reaped: its end is told once, and it is let go when it is reaped."""
+        told = fd in self._told
+        ended = None if told else exit_of(fd, pid, reaped=reaped)
+        if reaped:
             del self._by_process[process_id][pid]
             self._release(fd)
+        elif not told:
+            self._let_go_of_the_reaped()
+            self._zombies.add(fd)
+            if ended is not None:
+                self._told.add(fd)
+            else:
+                self._unreaped(process_id)
+        if ended is not None:
             self._ended(process_id, pid, ended)
+
+    def _let_go_of_the_reaped(self) -> None:
+        for fd in tuple(self._told):
+            try:
+                signal.pidfd_send_signal(fd, 0)  # a zombie is still there to get it
+            except OSError:
+                process_id, pid = self._by_fd[fd]
+                del self._by_process[process_id][pid]
+                self._release(fd)
 
 
 def exit_of(fd: int, pid: int, *, reaped: bool) -> Exit | None:
