@@ -48,7 +48,10 @@ def _read(path: str) -> dict[str, str]:
 
 
 def remember(entries: Mapping[str, Any], noted: Mapping[str, str]) -> None:
-    """Put the notes into the entries of a schedule, where they are later than what the entries say."""
+    """Put the notes into the entries of a schedule, where they are later than what the entries say.
+
+    One from the future was made by a clock that was ahead: until then nothing would be due.  It was now, at the latest.
+    """
     for name, text in noted.items():
         entry = entries.get(name)
         if entry is None:
@@ -56,4 +59,4 @@ def remember(entries: Mapping[str, Any], noted: Mapping[str, str]) -> None:
         with contextlib.suppress(ValueError, TypeError, OverflowError):  # no time, or one without its zone
             at, now = datetime.fromisoformat(text), entry.default_now()
             at = at.astimezone(now.tzinfo) if at.tzinfo and now.tzinfo else at
-            entry.last_run_at = max(entry.last_run_at, at)
+            entry.last_run_at = max(entry.last_run_at, min(at, now))

@@ -56,6 +56,7 @@ class Report(msgspec.Struct, frozen=True):
     acked: _Count = 0
     skipped: _Count = 0
     gone: _Count = 0
+    broadcast: _Count = 0
 
     def summary(self) -> str:
         """`3 messages held: 2 back in their queues, 1 acknowledged`; empty when none was held."""
@@ -66,6 +67,7 @@ class Report(msgspec.Struct, frozen=True):
             (self.acked, "acknowledged"),
             (self.skipped, "in other hands by now"),
             (self.gone, "no longer at the broker"),
+            (self.broadcast, "broadcast, which nobody gets again"),
         )
         parts = ", ".join(f"{count} {what}" for count, what in counted if count)
         return f"{self.held} message{'s' if self.held != 1 else ''} held: {parts or 'nothing was to be done'}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -152,3 +154,26 @@ def test_only_a_plain_file_of_its_own_size_is_read(tmp_path: Path, capsys: pytes
     os.mkfifo(path)
     assert restore.main([str(tmp_path)]) == 65
     assert "cannot read the ledger" in capsys.readouterr().err
+
+
+def test_a_tag_may_be_a_number(book: ledger.Ledger, tmp_path: Path) -> None:
+    """As foreign producers write it; in Redis it is text."""
+    number: Any = 7
+    book.coming(number, b"[1]")
+    book.held(number)
+    assert states(tmp_path) == {"7": ledger.HELD}
+    book.free(number)
+    assert states(tmp_path) == {}
+
+
+def test_the_broker_that_is_described_is_the_one_that_is_used() -> None:
+    """Of several the first may be away; a helper that asked another one would find nothing, and forget all."""
+    from kombu import connection as kombu_connection
+
+    make: Any = kombu_connection.Connection
+    connection = make("redis://127.0.0.1:1;redis://127.0.0.1:2")
+    channel = SimpleNamespace(connection=SimpleNamespace(client=connection), state=SimpleNamespace(exchanges={}))
+    assert ledger.describe_broker(channel)["connection"]["port"] == 1
+    connection.switch(connection.alt[1])
+    described = ledger.describe_broker(channel)["connection"]
+    assert (described["port"], described["alternates"]) == (2, [])

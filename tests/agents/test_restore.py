@@ -143,14 +143,14 @@ def test_what_is_done_is_acknowledged(truth: Truth, broker: Server, tmp_path: Pa
 MESSAGE = {"body": "", "headers": {}, "properties": {"delivery_tag": "a", "delivery_info": {}}}
 
 
-def written(directory: Path, broker: Server) -> Ledger:
-    """A ledger as a worker of that broker keeps it."""
+def written(directory: Path, broker: Server, **options: Any) -> Ledger:
+    """A ledger as a worker of that broker, with those transport options, keeps it."""
     from celery import Celery
 
     book = Ledger(str(directory))
     connection = Celery(broker=broker.url, set_as_current=False).connection_for_read()
     info = {key: connection.info()[key] for key in ("hostname", "port", "virtual_host", "transport")}
-    book.describe({"connection": info, "options": {}, "exchanges": {}})
+    book.describe({"connection": info, "options": options, "exchanges": {}})
     return book
 
 
@@ -164,6 +164,17 @@ def restored(directory: Path) -> dict[str, int]:
         check=True,
     )
     return {name: count for name, count in json.loads(done.stdout).items() if count}
+
+
+@pytest.mark.parametrize("prefix", ["", "shop:"])
+def test_a_later_holder_keeps_what_he_has(truth: Truth, broker: Server, tmp_path: Path, prefix: str) -> None:
+    book, client = written(tmp_path, broker, global_keyprefix=prefix), broker.client()
+    book.coming("a", None)
+    book.held("a")
+    client.hset(f"{prefix}unacked", "a", json.dumps([MESSAGE, "", "celery"]))
+    client.zadd(f"{prefix}unacked_index", {"a": time.time() + 60})
+    assert restored(tmp_path) == {"held": 1, "skipped": 1}
+    assert client.hlen(f"{prefix}unacked") == 1
 
 
 def test_what_others_took_over_is_left_to_them(start: Start, truth: Truth, broker: Server) -> None:

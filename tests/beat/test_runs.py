@@ -51,6 +51,13 @@ def test_only_what_is_later_changes_an_entry() -> None:
     assert [entry.last_run_at for entry in entries.values()] == [later, NOON, NOON]
 
 
+def test_a_clock_that_was_ahead_silences_nobody() -> None:
+    """Another host noted it, or this one before its clock was set right."""
+    entry, before = Entry(), datetime.now(UTC)
+    remember({"a": entry}, {"a": (before + timedelta(days=1)).isoformat()})
+    assert before <= entry.last_run_at <= datetime.now(UTC)
+
+
 def test_a_time_is_put_into_the_entrys_own_zone() -> None:
     zone = timezone(timedelta(hours=5))
     entry = Entry(NOON.astimezone(zone), zone)

@@ -94,6 +94,7 @@ class Guest:
         driver = app.connection_for_read().transport.driver_type
         if driver != "redis":
             raise ValueError(f"{driver} gives a dead worker's messages back by itself")
+        _need_acknowledgements(app)
         self.ledger = Ledger(self.directory or "")
         Bookkeeping(self.ledger).install()
 
@@ -101,6 +102,7 @@ class Guest:
         driver = app.connection_for_read().transport.driver_type
         if driver != "redis":
             raise ValueError(f"what {driver} delivered goes back by itself when its connection is lost")
+        _need_acknowledgements(app)
         ledger = self.ledger
         self.repair = Repair(ledger.done, ledger.free) if ledger is not None else Repair(_nothing, _nothing)
         self.repair.install()
@@ -132,7 +134,7 @@ class Guest:
                 self._note_takes(intake.channel_of(consumer))
         with self.guarded("ledger") as on:
             if on and self.ledger is not None:
-                self.ledger.describe(describe_broker(consumer.app, intake.channel_of(consumer)))
+                self.ledger.describe(describe_broker(intake.channel_of(consumer)))
         with self.guarded("pool") as on:
             if on and first:
                 self.pool = Pool(consumer)
@@ -391,6 +393,12 @@ class Guarded:
 
 def _nothing(_: str) -> None:
     """Nobody keeps a ledger."""
+
+
+def _need_acknowledgements(app: Any) -> None:
+    """Raises ValueError where kombu keeps no `unacked`: what was delivered could not be given back then."""
+    if not (app.conf.broker_transport_options or {}).get("ack_emulation", True):
+        raise ValueError("`ack_emulation` is off in broker_transport_options: the broker forgets what it delivers")
 
 
 def _tell_overruled(consumer: Any) -> None:

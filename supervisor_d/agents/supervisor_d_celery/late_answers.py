@@ -138,3 +138,11 @@ def plain(client: Any) -> Any:
 
     module: Any = redis
     return module.redis.Redis(connection_pool=client.connection_pool)
+
+
+def is_broadcast(channel: Any, exchange: Any) -> bool:
+    """Whether its messages go to all that listen at that moment (PUBLISH).  kombu has them in `unacked` too, but nobody
+    can get one again: put back, it would lie in the lists of queues that are never popped, for ever.
+    """
+    known: Any = channel.state.exchanges.get(exchange) if isinstance(exchange, str) else None
+    return known is not None and known["type"] == "fanout"

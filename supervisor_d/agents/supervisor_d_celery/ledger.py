@@ -120,7 +120,7 @@ class Ledger:
 
     def coming(self, tag: str, message: bytes | None) -> None:
         """A message was taken and is about to be written to `unacked`; `message` is what will stand there."""
-        raw = tag.encode("utf-8", "replace")
+        raw = _raw(tag)
         if tag in self._slots or not self._free or len(raw) > TAG_MAX:
             if tag not in self._slots:
                 self._overflowed()
@@ -135,7 +135,7 @@ class Ledger:
         slot, region = self._slots.get(tag, (-1, -1))
         if slot < 0:
             return
-        self._write(slot, HELD, tag.encode("utf-8", "replace"), -1)
+        self._write(slot, HELD, _raw(tag), -1)
         if region >= 0:
             self._regions.append(region)
             self._slots[tag] = (slot, -1)
@@ -185,23 +185,31 @@ class Ledger:
             )
 
 
+def _raw(tag: object) -> bytes:
+    """As it stands in Redis: foreign producers number their messages."""
+    return str(tag).encode("utf-8", "replace")
+
+
 def pack_slot(state: int, tag: bytes, region: int, at: float) -> bytes:
     """One slot's bytes; the CRC covers all but the state and itself."""
     crc = zlib.crc32(struct.pack("<BHd", len(tag), region + 1, at) + tag)
     return SLOT.pack(state, len(tag), region + 1, crc, at, tag)
 
 
-def describe_broker(app: Any, channel: Any) -> dict[str, Any]:
-    """What a restoring connection must know.  Raises ValueError where it could not be made."""
-    info = app.connection_for_read().info()
+def describe_broker(channel: Any) -> dict[str, Any]:
+    """What a restoring connection must know: of the broker that `channel` has, which may be another than the first of
+    several.  Raises ValueError where it could not be made."""
+    info = channel.connection.client.info()
     if info["transport"] not in TRANSPORTS:
         raise ValueError(f"the transport {info['transport']!r} has no `unacked` that could be restored from")
     options = dict(info["transport_options"] or {})
     if info.get("credential_provider") or options.get("credential_provider"):
         raise ValueError("the broker's password comes from a credential provider")
-    keys = ("hostname", "userid", "password", "virtual_host", "port", "ssl", "transport", "alternates")
+    keys = ("hostname", "userid", "password", "virtual_host", "port", "ssl", "transport")
+    # Sentinels are all one broker's; of several brokers another one knows nothing of what this one delivered.
+    alternates = info["alternates"] if info["transport"].startswith("sentinel") else []
     return {
-        "connection": {key: info[key] for key in keys},
+        "connection": {**{key: info[key] for key in keys}, "alternates": alternates},
         "options": {key: value for key, value in options.items() if key in OPTIONS},
         "exchanges": {name: spec["type"] for name, spec in channel.state.exchanges.items()},
     }

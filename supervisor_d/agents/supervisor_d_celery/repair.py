@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .late_answers import PATIENCE_SECONDS, LateAnswers, overdue, unseen_by_kombu
+from .late_answers import PATIENCE_SECONDS, LateAnswers, is_broadcast, overdue, unseen_by_kombu
 from .pool import prefork
 from .tally import late
 
@@ -201,8 +201,11 @@ class Repair:
             for tag, message in tuple(self.popped.items()):
                 self._write_down(qos, tag, message)
                 self.back[tag] = self.popped.pop(tag)
-            for tag in reversed(tuple(self.back)):
-                qos.restore_by_tag(tag)
+            for tag, message in reversed(tuple(self.back.items())):
+                if message is not None and is_broadcast(qos.channel, message.delivery_info.get("exchange")):
+                    qos._remove_from_indices(tag).execute()
+                else:
+                    qos.restore_by_tag(tag)
                 self._paid(self.back, tag)
         except qos.channel.connection_errors:
             return

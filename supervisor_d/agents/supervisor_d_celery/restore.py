@@ -11,6 +11,8 @@ DIR is the dead process's private directory.  What is done stands on standard ou
     skipped   taken over by somebody else since, or its exchange leads to no queue (kombu would drop it; it waits for
               the visibility timeout)
     gone      acknowledged or restored already, by whomever
+    broadcast (where there are any) sent to all that listened then: nobody can get it a second time, and it is taken off
+              the broker's books
 
 What the broker had popped for it, and it never read, is put back too, and counts as held and restored: in
 $SUPERVISOR_D_LENT stand descriptors of connections whose last answer is still to be read (module popped).
@@ -40,7 +42,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Union
 
 from . import ledger, popped
-from .late_answers import plain
+from .late_answers import is_broadcast, plain
 
 EX_OK, EX_USAGE, EX_DATAERR, EX_TEMPFAIL = 0, 64, 65, 75
 CONNECT_SECONDS = 3
@@ -237,7 +239,8 @@ def _restore(found: Ledger, counts: dict[str, int], lent: list[socket.socket]) -
             for name, kind in found.description["exchanges"].items():
                 channel.state.exchanges[name] = _exchange(kind)
             for slot in sorted(found.slots, key=lambda slot: slot.at, reverse=True):
-                counts[_settle(channel.qos, slot, found)] += 1
+                outcome = _settle(channel.qos, slot, found)
+                counts[outcome] = counts.get(outcome, 0) + 1
             for each in lent:
                 _put_back(channel, each, counts)
     except (*transport.connection_errors, *transport.channel_errors, OperationalError, OSError) as exc:
@@ -295,10 +298,14 @@ def _outcome(qos: Any, slot: Slot, found: Ledger) -> str:
             qos._remove_from_indices(slot.tag).execute()
             return "acked"
         slack = COMING_SLACK_SECONDS if slot.state == ledger.COMING else CLOCK_SLACK_SECONDS
-        score = client.zscore(qos.unacked_index_key, slot.tag)
+        score = plain(client).zscore(f"{qos.channel.global_keyprefix}{qos.unacked_index_key}", slot.tag)
         if score is not None and score > slot.at + slack:
             return "skipped"
-        if not _routes(qos.channel, slot.entry if entry is None else entry):
+        exchange, routing_key = _destination(slot.entry if entry is None else entry)
+        if is_broadcast(qos.channel, exchange):
+            qos._remove_from_indices(slot.tag).execute()
+            return "broadcast"
+        if not _routes(qos.channel, exchange, routing_key):
             return "skipped"
         if entry is None:
             client.hset(qos.unacked_key, slot.tag, slot.entry)
@@ -307,13 +314,21 @@ def _outcome(qos: Any, slot: Slot, found: Ledger) -> str:
         return "restored"
 
 
-def _routes(channel: Any, entry: Any) -> bool:
-    """Whether kombu would put it into some queue; where it would not, restoring it would drop it."""
+def _destination(entry: Any) -> tuple[Any, Any]:
+    """Exchange and routing key of what stands in `unacked`; None where it is nothing of kombu's."""
     from kombu.utils import json as kombu_json
 
     loads: Any = kombu_json.loads
     try:
         _message, exchange, routing_key = loads(entry.decode() if isinstance(entry, bytes) else entry)
+    except (ValueError, TypeError):
+        return None, None
+    return exchange, routing_key
+
+
+def _routes(channel: Any, exchange: Any, routing_key: Any) -> bool:
+    """Whether kombu would put it into some queue; where it would not, restoring it would drop it."""
+    try:
         return bool(channel._lookup(exchange, routing_key))
     except (ValueError, TypeError, KeyError):
         return False
