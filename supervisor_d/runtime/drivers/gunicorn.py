@@ -205,7 +205,8 @@ class GunicornDriver(CountingDriver):
         live = {pid for pid in workers_of(counted.pid) if self._members.follow(counted.id, counted.pid, pid)}
         self._report(counted, len(live), min(booted, len(live)))
         if total == booted:
-            chart.nudge = nudge(counted.pid, total, _total(counted), chart.nudge)
+            grace = counted.launch.fitness.grace_seconds
+            chart.nudge = nudge(counted.pid, total, _total(counted), chart.nudge, grace)
         return self._settled(counted, total == booted == len(live) == _total(counted))
 
     def _settled(self, counted: Counted, settled: bool) -> bool:  # noqa: FBT001  the answer, passed on

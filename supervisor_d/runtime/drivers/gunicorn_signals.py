@@ -3,6 +3,7 @@
 Older than 25.1 there is none, a configuration file can switch it off, and a master may fail to answer there.  TTIN is
 one worker more, TTOU one less.  Signals of one kind that wait for a process are one signal (signal(7)), so each is
 followed by a look: the next is sent once the last one has shown its effect, or after enough time for it to be lost.
+A worker that is to go may first finish what it serves: it is counted until then, and no other one is told meanwhile.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ class Nudge:
     at: float = float("-inf")
 
 
-def nudge(master: int, total: int, wanted: int, last: Nudge) -> Nudge:
-    """Move a master with `total` workers one step towards `wanted`, unless the last step is still under way."""
+def nudge(master: int, total: int, wanted: int, last: Nudge, grace_seconds: float) -> Nudge:
+    """Move a master with `total` workers one step towards `wanted`, unless the last step is still under way.
+
+    `grace_seconds` is how long a worker that is told to end may take.
+    """
     now = time.monotonic()
-    if total == wanted or (total == last.total and now - last.at < EFFECT_SECONDS):
+    patience = EFFECT_SECONDS + (grace_seconds if total > wanted else 0.0)
+    if total == wanted or (total == last.total and now - last.at < patience):
         return last
     try:
         held = os.pidfd_open(master)
