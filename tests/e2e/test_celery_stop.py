@@ -21,10 +21,10 @@ SLOWNESS = 3.0
 """Of a machine that does other things as well."""
 
 
-def send_only(shop: QueueShop, task: str, seconds: float) -> str:
-    """Send one task."""
+def send_only(shop: QueueShop, task: str, seconds: float, padding: int = 0) -> str:
+    """Send one task, in a message that is larger by so many bytes."""
     with Celery("sender", broker=f"redis://127.0.0.1:{shop.redis_port}/0", set_as_current=False) as app:
-        return str(app.send_task(task, (seconds,), ignore_result=True))
+        return str(app.send_task(task, (seconds,), ignore_result=True, headers={"padding": "x" * padding}))
 
 
 def send(shop: QueueShop, task: str, seconds: float) -> str:
@@ -128,14 +128,14 @@ def test_what_a_killed_worker_held_is_back_in_seconds_and_runs_once_elsewhere() 
         assert sorted(finished) == sorted([*tasks, *waiting]), "each once"
 
 
-def handed_to_the_stopped(queue: QueueShop, victim: int) -> str:
+def handed_to_the_stopped(queue: QueueShop, victim: int, padding: int) -> str:
     """Stop a main with its question open, and send a task: Redis hands it over, and it is gone from the broker.
 
     The question is open for a second at a time: where there was none, it is tried again.
     """
     for _ in range(30):
         os.kill(victim, signal.SIGSTOP)
-        task = send_only(queue, "work", 0.1)
+        task = send_only(queue, "work", 0.1, padding)
         if not held(queue):
             return task
         os.kill(victim, signal.SIGCONT)
@@ -143,13 +143,17 @@ def handed_to_the_stopped(queue: QueueShop, victim: int) -> str:
     raise AssertionError("Redis never handed a message to the one that is stopped")
 
 
-def test_what_redis_hands_to_a_dead_man_goes_back_to_its_queue() -> None:
-    """A stopped main cannot read: what Redis answers it is in nobody's hands when it is killed."""
+@pytest.mark.parametrize("padding", [0, 300_000])
+def test_what_redis_hands_to_a_dead_man_goes_back_to_its_queue(padding: int) -> None:
+    """A stopped main cannot read: what Redis answers it is in nobody's hands when it is killed.
+
+    Nor is what the connection's buffer, of 128,000 bytes, has no room for.
+    """
     with shop(workers=1, concurrency=1) as queue:
         send(queue, "work", 0.1)
         wait_for(lambda: not held(queue), SECONDS, "the first task to be done")
         victim = queue.pid_of("queue")
-        task = handed_to_the_stopped(queue, victim)
+        task = handed_to_the_stopped(queue, victim, padding)
         os.kill(victim, signal.SIGKILL)
         assert "1 message held: 1 back in their queues" in queue.wait_event("restored", pool="queue").reason
         wait_for(lambda: (task, "finished") in words(queue), SECONDS, "the task to be done by the next one")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import select
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -13,6 +17,7 @@ from supervisor_d.core.spec import Launch
 from supervisor_d.runtime import lent, recovery
 from supervisor_d.runtime.records import Record, Records, make_spec
 from supervisor_d.shim import wire
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.real
 
@@ -98,5 +103,86 @@ def test_a_broker_that_has_not_closed_its_side_is_asked_again(
     with broker, worker:
         answering = gives(shim, [worker.fileno()], wire.encode({"event": "lent", "count": 1}))
         with pytest.raises(lent.NotYetError, match="has not closed"):
+            lent.unread(record)
+        answering.join()
+
+
+class Broker:
+    """Answers a worker once, over TCP, as Redis does: as much as fits, the rest when there is room for it; and forgets
+    the rest when it sees an end of file.
+    """
+
+    def __init__(self, answer: bytes) -> None:
+        self._rest = memoryview(answer)
+        listener = socket.create_server(("127.0.0.1", 0))
+        with listener:
+            self.worker = socket.create_connection(listener.getsockname())
+            self._connection, _ = listener.accept()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with self._connection as connection:
+            connection.setblocking(False)
+            while True:
+                readable, writable, _ = select.select([connection], [connection] if self._rest else [], [], 10)
+                if readable or not writable:
+                    return
+                self._rest = self._rest[connection.send(self._rest) :]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.worker.close()
+        self._thread.join()
+
+
+def may_have_all_room() -> bool:
+    """Whether we have CAP_NET_ADMIN."""
+    with socket.socket() as connection, suppress(PermissionError):
+        connection.setsockopt(socket.SOL_SOCKET, lent.SO_RCVBUFFORCE, lent.ROOM_BYTES)
+        return True
+    return False
+
+
+NO_OPTION = 0x7FFF
+BUFFER_BYTES = 60_000
+"""At least."""
+privileged = pytest.mark.skipif(not may_have_all_room(), reason="only CAP_NET_ADMIN gives so much room")
+
+
+@pytest.mark.parametrize(
+    ("size", "force"),
+    [
+        (1000, lent.SO_RCVBUFFORCE),
+        (200_000, lent.SO_RCVBUFFORCE),
+        pytest.param(30_000_000, lent.SO_RCVBUFFORCE, marks=privileged),
+        pytest.param(1_000_000, NO_OPTION, id="unprivileged"),
+    ],
+)
+def test_an_answer_that_the_buffer_had_no_room_for_comes_whole(
+    record: Record, shim: socket.socket, monkeypatch: pytest.MonkeyPatch, size: int, force: int
+) -> None:
+    monkeypatch.setattr(lent, "SO_RCVBUFFORCE", force)
+    answer = random.Random(size).randbytes(size)
+    with Broker(answer) as broker:
+        wait_for(lambda: lent.waiting_bytes(broker.worker) >= min(size, BUFFER_BYTES), what="the answer's beginning")
+        answering = gives(shim, [broker.worker.fileno()], wire.encode({"event": "lent", "count": 1}))
+        (unread,) = lent.unread(record)
+        answering.join()
+        with unread:
+            for _ in range(2):
+                assert unread.recv(2 * size, socket.MSG_PEEK) == answer, "nothing is taken"
+
+
+def test_one_that_goes_on_talking_is_asked_again(
+    record: Record, shim: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lent, "COMING_SECONDS", 0.0)
+    with Broker(b"popped") as broker:
+        wait_for(lambda: lent.waiting_bytes(broker.worker), what="the answer")
+        answering = gives(shim, [broker.worker.fileno()], wire.encode({"event": "lent", "count": 1}))
+        with pytest.raises(lent.NotYetError, match="still coming"):
             lent.unread(record)
         answering.join()

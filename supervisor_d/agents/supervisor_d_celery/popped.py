@@ -16,7 +16,8 @@ import socket
 from collections.abc import Iterator
 
 ENV = "SUPERVISOR_D_LENT"
-MOST_BYTES = 64 * 1024 * 1024
+MOST_BYTES = 256 * 1024 * 1024
+"""More than the daemon lets come (runtime/lent.py)."""
 _NOTHING = (b"*-1\r\n", b"$-1\r\n", b"_\r\n")
 
 
