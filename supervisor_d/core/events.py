@@ -170,11 +170,15 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class RestoreFailed:
-    """It could not be given back.  `away`: because the broker cannot be reached, so that it is tried until it can."""
+    """It could not be given back, but for `restored` messages.
+
+    `away`: because the broker cannot be reached, or has not told all yet, so that it is tried until it can.
+    """
 
     id: str
     reason: str
     away: bool
+    restored: int = 0
 
 
 @dataclass(frozen=True, slots=True)

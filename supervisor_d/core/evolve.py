@@ -305,7 +305,7 @@ def _account(facts: PoolFacts, before: Process, after: Process, event: ProcessEv
         return facts
     if isinstance(event, ev.WorkerExited):
         return replace(facts, worker_exits_total=_count(facts.worker_exits_total, exit_kind(event.exit)))
-    if isinstance(event, ev.Restored):
+    if isinstance(event, ev.Restored | ev.RestoreFailed):
         return replace(facts, restored_messages_total=facts.restored_messages_total + event.restored)
     if isinstance(event, ev.ShimLost) and before.live:
         return replace(facts, restarts_total=_count(facts.restarts_total, "shim-lost"))

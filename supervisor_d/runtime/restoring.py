@@ -10,6 +10,10 @@ and says what it did in one line of JSON:
     else       it failed, and its last line on stderr says why
 
 A helper may be killed at any point and run again: what is back in a queue is no longer held.
+
+What the broker said last to a dead worker (runtime/lent.py) is a second thing, and may not be known yet, or never: the
+broker's old host is gone without a word.  The ledger does not wait for it: the helper runs without, and the connection
+is looked into again later, for LOOK_SECONDS.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import errno
 import os
 import socket
 import stat
+import time
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -29,7 +34,7 @@ from supervisor_d.runtime import lent, tasks
 from supervisor_d.runtime.drivers.heartbeat import printable
 from supervisor_d.runtime.host import Emit
 from supervisor_d.runtime.probing import end_of, start_as
-from supervisor_d.runtime.records import Records
+from supervisor_d.runtime.records import Record, Records
 from supervisor_d.shim import wire
 
 MODULE = "supervisor_d_celery_agent"
@@ -42,6 +47,8 @@ LENT_ENV = "SUPERVISOR_D_LENT"
 """Descriptors of connections that hold what the broker said last (runtime/lent.py)."""
 AT_ONCE_MAX = 4
 HELPER_SECONDS = 60.0
+LOOK_SECONDS = 1200.0
+"""For a lent connection to tell what it holds.  TCP itself gives up a host that is gone after about 15 minutes."""
 OUTPUT_MAX_BYTES = 4096
 EX_TEMPFAIL = 75
 
@@ -81,6 +88,7 @@ class Restorer:
         self._records = Records(runtime_dir)
         self._places = asyncio.Semaphore(AT_ONCE_MAX)
         self._running: set[asyncio.Task[None]] = set()
+        self._looking_since: dict[str, float] = {}
 
     def restore(self, process_id: str) -> None:
         """Give back what a process held whose tree is empty."""
@@ -97,15 +105,12 @@ class Restorer:
         record = self._records.of(process_id)
         try:
             spec = record.spec()
-            unread = await asyncio.to_thread(lent.unread, record) if spec["agent"] else []
+            unread, not_yet = await asyncio.to_thread(_unread, record) if spec["agent"] else ([], "")
             if not spec["agent"] or (not unread and holds_nothing(record.private_dir / LEDGER)):
-                self._emit(Restored(process_id, ""))
+                self._settled(process_id, Report(), not_yet)
                 return
             async with self._places:
                 code, out, err = await _run(spec, str(record.private_dir), unread)
-        except lent.NotYetError as error:
-            self._emit(RestoreFailed(process_id, str(error), away=True))
-            return
         except TimeoutError:
             self._fail(process_id, f"the helper took more than {HELPER_SECONDS:g} s")
             return
@@ -117,18 +122,41 @@ class Restorer:
         elif code != 0:
             self._fail(process_id, _last_line(err) or f"the helper ended with {code}")
         else:
-            self._told(process_id, out)
+            self._told(process_id, out, not_yet)
 
-    def _told(self, process_id: str, out: bytes) -> None:
+    def _told(self, process_id: str, out: bytes, not_yet: str) -> None:
         try:
             report = msgspec.json.decode(out, type=Report)
         except msgspec.DecodeError:
             self._fail(process_id, "the helper did not say what it did")
             return
-        self._emit(Restored(process_id, report.summary(), report.restored))
+        self._settled(process_id, report, not_yet)
+
+    def _settled(self, process_id: str, report: Report, not_yet: str) -> None:
+        """The ledger is done; so is all, unless it cannot be told yet what the broker said last, for the reason given.
+
+        That is tried again, so that the record and the connection are kept, until it has gone on for too long.
+        """
+        summary = report.summary()
+        if not not_yet:
+            self._looking_since.pop(process_id, None)
+            self._emit(Restored(process_id, summary, report.restored))
+            return
+        since = self._looking_since.setdefault(process_id, time.monotonic())
+        away = time.monotonic() - since < LOOK_SECONDS
+        reason = f"{not_yet} ({summary})" if summary else not_yet
+        self._emit(RestoreFailed(process_id, reason, away, report.restored))
 
     def _fail(self, process_id: str, reason: str) -> None:
         self._emit(RestoreFailed(process_id, reason, away=False))
+
+
+def _unread(record: Record) -> tuple[list[socket.socket], str]:
+    """What a dead worker has not read, for the caller to close; and why that cannot be told yet, where it cannot."""
+    try:
+        return lent.unread(record), ""
+    except lent.NotYetError as error:
+        return [], str(error)
 
 
 def holds_nothing(path: Path) -> bool:

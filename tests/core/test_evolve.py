@@ -139,7 +139,9 @@ class TestWhatFactsAdd:
         ended = process(State.EXITED, empty=True, aftercare=Aftercare(2, under_way=True))
         assert after(ended, ev.Restored(ID, "", 0)).aftercare == Aftercare(2, done=True)
         assert facts_after(ended, ev.Restored(ID, "2 messages held", 2)).restored_messages_total == 2
-        assert after(ended, ev.RestoreFailed(ID, "refused", away=True)).aftercare.last_error == "refused"
+        failed = ev.RestoreFailed(ID, "refused", away=True, restored=3)
+        assert after(ended, failed).aftercare.last_error == "refused"
+        assert facts_after(ended, failed).restored_messages_total == 3
 
     def test_an_answer_that_comes_again_changes_nothing(self) -> None:
         known = process(State.READY, ready_at=5.0)

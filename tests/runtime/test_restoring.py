@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 
 from supervisor_d.core.events import Event, Restored, RestoreFailed
 from supervisor_d.core.spec import Launch
-from supervisor_d.runtime import restoring
+from supervisor_d.runtime import lent, restoring
 from supervisor_d.runtime.contexts import AGENTS_DIR
 from supervisor_d.runtime.records import Records, make_spec
 from supervisor_d.runtime.restoring import Report, Restorer, holds_nothing
@@ -129,15 +129,62 @@ async def test_what_cannot_be_run_or_read_is_a_failure(tmp_path: Path, put: Put)
     assert await restored(tmp_path, "other.0@g1.9") == RestoreFailed("other.0@g1.9", failed.reason, away=False)
 
 
-async def test_what_a_silent_shim_holds_is_asked_for_again(tmp_path: Path, put: Put) -> None:
-    put("touch ran")
-    record = Records(tmp_path).of(ID)
+@pytest.fixture
+def silent_shim(tmp_path: Path, put: Put) -> Iterator[None]:
+    """A shim that does not say what it holds, of a process whose helper gives two messages back, once."""
+    put('test -e ran && echo "{}" || echo \'{"held": 2, "restored": 2}\'; touch ran')
     with socket.socket(socket.AF_UNIX) as shim:
-        shim.bind(str(record.path / wire.SOCKET))
+        shim.bind(str(Records(tmp_path).of(ID).path / wire.SOCKET))
         shim.listen()
-        reason = "its shim, which holds the worker's connection, does not answer"
-        assert await restored(tmp_path) == RestoreFailed(ID, reason, away=True)
-    assert not (tmp_path / "ran").exists()
+        yield
+
+
+NOT_YET = "its shim, which holds the worker's connection, does not answer"
+
+
+@pytest.mark.usefixtures("silent_shim")
+async def test_a_ledger_does_not_wait_for_what_the_broker_said_last(tmp_path: Path) -> None:
+    told = await restored(tmp_path)
+    reason = f"{NOT_YET} (2 messages held: 2 back in their queues)"
+    assert told == RestoreFailed(ID, reason, away=True, restored=2)
+    assert (tmp_path / "ran").exists()
+    assert await restored(tmp_path) == RestoreFailed(ID, NOT_YET, away=True), "it is asked for again"
+
+
+@pytest.mark.usefixtures("silent_shim")
+async def test_a_helper_that_fails_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 3\n")
+    assert await restored(tmp_path) == RestoreFailed(ID, "the helper ended with 3", away=False)
+
+
+@pytest.mark.usefixtures("silent_shim")
+async def test_what_is_never_told_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "LOOK_SECONDS", 0.0)
+    (Records(tmp_path).of(ID).private_dir / "ledger").unlink()
+    assert await restored(tmp_path) == RestoreFailed(ID, NOT_YET, away=False)
+    assert not (tmp_path / "ran").exists(), "without a ledger there is nothing for a helper"
+
+
+async def test_what_is_told_at_last_is_done(tmp_path: Path, put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    put('echo \'{"held": 1, "restored": 1}\'', ledger=False)
+    broker, worker = socket.socketpair()
+    answers: list[Callable[[], list[socket.socket]]] = [not_yet, lambda: [worker]]
+    monkeypatch.setattr(lent, "unread", lambda _: answers.pop(0)())
+    events: list[Event] = []
+    restorer = Restorer(events.append, tmp_path)
+    with broker, worker:
+        for count in (1, 2):
+            restorer.restore(ID)
+            await eventually(lambda count=count: len(events) == count, what="an answer")  # type: ignore[misc]
+    assert events == [
+        RestoreFailed(ID, "why", away=True),
+        Restored(ID, "1 message held: 1 back in their queues", 1),
+    ]
+
+
+def not_yet() -> list[socket.socket]:
+    """A connection that does not tell yet what it holds."""
+    raise lent.NotYetError("why")
 
 
 async def test_a_few_at_a_time(tmp_path: Path, put: Put) -> None:
