@@ -48,6 +48,7 @@ def look(name: str) -> dict[str, Any]:
         "transport": str(app.connection_for_read().transport_cls)[:NAME_MAX],
         "worker_pool": str(app.conf.worker_pool)[:NAME_MAX],
         "visibility_timeout": _number(options.get("visibility_timeout")),
+        "polling_interval": _number(options.get("polling_interval")),
         "disable_prefetch": bool(app.conf.get("worker_disable_prefetch", False)),
         "tasks": [_task(app, task) for task in _tasks(app)],
         "queues": [str(queue)[:NAME_MAX] for queue in app.amqp.queues][:TASKS_MAX],

@@ -5,7 +5,8 @@ the broker for messages, and what it has taken is begun.  Each can stop while th
 stopped by a long task: that runs in a pool process, beside all three.
 
     silent      no heartbeat for `after_seconds`, though the broker was there when it last spoke
-    not taking  it consumes, has room and a connection, and has asked for nothing for TAKE_SECONDS
+    not taking  it consumes, has room and a connection, and has asked for nothing for TAKE_SECONDS, or for so much
+                longer as its application has a question wait for an answer
     not begun   a task waits beside an idle pool process, and nothing was begun for `after_seconds`
 
 A broker that is away is no fault of the worker's: without a connection nothing is expected of it.  A rule must hold at
@@ -23,7 +24,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 TAKE_SECONDS = 10.0
-"""A worker asks at least once a second."""
+"""A worker asks at least once in USUAL_WAIT_SECONDS, where its application does not say otherwise."""
+USUAL_WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Vitals:
     consuming: bool
     can_consume: bool
     take_at: float | None
+    take_waits: float
+    """How long the broker may take to say that there is nothing, before it is asked again; 0: for ever."""
     idle: int
     """Pool processes without a task."""
     waiting: int
@@ -71,8 +75,9 @@ def _suspicion(watch: Watch, vitals: Vitals, now: float, after_seconds: float) -
         return ""
     if now - vitals.at > after_seconds:
         return f"its loop has shown no sign of life for {now - vitals.at:.0f} s"
-    asked = vitals.take_at if vitals.consuming and vitals.can_consume else None
-    if asked is not None and vitals.at - asked > min(TAKE_SECONDS, after_seconds):
+    asked = vitals.take_at if vitals.consuming and vitals.can_consume and vitals.take_waits else None
+    longer = max(0.0, vitals.take_waits - USUAL_WAIT_SECONDS)
+    if asked is not None and vitals.at - asked > min(TAKE_SECONDS, after_seconds) + longer:
         return f"it has asked its broker for no messages for {vitals.at - asked:.0f} s"
     if watch.no_start_since is not None and now - watch.no_start_since > after_seconds:
         idle = f"{vitals.idle} idle pool process{'es' if vitals.idle != 1 else ''}"

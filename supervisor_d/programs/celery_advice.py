@@ -21,6 +21,10 @@ VISIBILITY_SECONDS = 3600.0
 """kombu's default for Redis and SQS."""
 HIDING_TRANSPORTS = ("redis", "rediss", "sentinel", "sqs")
 """Transports that deliver a message again which was not acknowledged in time."""
+BRPOP_TRANSPORTS = ("redis", "rediss", "sentinel")
+"""Transports that have a question wait for `polling_interval`; to others it is a pause."""
+POLLING_SECONDS = 5.0
+"""A question that waits for longer is told."""
 PREFORK_NAMES = ("", "prefork", "processes")
 """Of a `worker_pool` that is Celery's prefork pool; an old agent tells none."""
 NAMES_SHOWN = 3
@@ -55,6 +59,7 @@ class AppFacts:
     transport: str = ""
     worker_pool: str = ""
     visibility_timeout: float | None = None
+    polling_interval: float | None = None
     disable_prefetch: bool = False
     tasks: tuple[TaskFacts, ...] = ()
     queues: tuple[str, ...] = ()
@@ -85,6 +90,7 @@ def app_warnings(spec: PoolSpec, app: AppFacts, pools: Mapping[str, PoolSpec]) -
         yield from _worker_pool(app)
         yield from _acknowledgement(spec.keys, app)
         yield from _visibility(app)
+        yield from _polling(app)
     else:
         yield from _schedule(spec.keys, app, _consumed(spec.keys.app, pools, app.queues))
 
@@ -132,6 +138,17 @@ def _visibility(app: AppFacts) -> Warnings:
                 f"a task that waits and then runs {again}; set it to {format_duration(2 * max(limits))} or more"
             ),
         )
+
+
+def _polling(app: AppFacts) -> Warnings:
+    """By what kombu has each BRPOP wait: a drain waits for its answer, and so does who asks whether it is deaf."""
+    interval = app.polling_interval
+    if app.transport.partition(":")[0] not in BRPOP_TRANSPORTS or interval is None or 0 < interval <= POLLING_SECONDS:
+        return
+    waits = f"for {format_duration(interval)}" if interval > 0 else "until a message comes"
+    costs = "a drain may end before it is sure that nothing is under way, and a worker gone deaf is noticed later"
+    cure = f"remove it, or set it to {format_duration(POLLING_SECONDS)} at most"
+    yield "app", f"by its polling_interval workers wait {waits} at each question for messages: {costs}; {cure}"
 
 
 def _consumed(app: str, pools: Mapping[str, PoolSpec], declared: Iterable[str]) -> frozenset[str] | None:

@@ -93,6 +93,31 @@ def test_drained_while_idle_nothing_is_held_back(start: Start, truth: Truth) -> 
     assert (truth.queued(), truth.unacked(), truth.started()) == (3, 0, [])
 
 
+def test_a_drain_lasts_until_a_long_question_is_answered(start: Start, truth: Truth) -> None:
+    node = start(conf={"broker_transport_options": {"polling_interval": 4}})
+    node.ready()
+    asked = wait_for(lambda: node.beat()["take_at"], 5, "a BRPOP")
+    assert node.beat()["take_waits"] == 4
+    assert node.done("drain") == {"held": 0, "in_flight": False}
+    assert time.monotonic() - asked > 3
+    truth.send(range(1))
+    before = node.beat()["at"]
+    wait_for(lambda: node.beat()["at"] > before + 1.5, 10, "two more heartbeats")
+    assert (truth.queued(), truth.started()) == (1, [])
+
+
+def test_resumed_in_the_meantime_it_says_so(start: Start, truth: Truth) -> None:
+    node = start(conf={"broker_transport_options": {"polling_interval": 0}})
+    node.ready()
+    wait_for(lambda: node.beat()["take_at"], 5, "a BRPOP that waits for ever")
+    assert node.beat()["take_waits"] == 0
+    drain = node.send("drain")
+    assert node.done("resume") == {}
+    assert node.reply(drain)["data"] == {"held": 0, "in_flight": True}
+    truth.send(range(2))
+    truth.wait_finished(2, 20)
+
+
 def test_a_canary_is_ready_and_never_takes_anything(start: Start, truth: Truth) -> None:
     truth.send(range(3))
     node = start(env={"SUPERVISOR_D_CANARY": "1"})

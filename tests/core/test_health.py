@@ -8,7 +8,15 @@ import pytest
 from supervisor_d.core.health import Vitals, Watch, look
 
 WELL = Vitals(
-    at=100.0, connected=True, consuming=True, can_consume=True, take_at=99.5, idle=2, waiting=0, started_total=7
+    at=100.0,
+    connected=True,
+    consuming=True,
+    can_consume=True,
+    take_at=99.5,
+    take_waits=1.0,
+    idle=2,
+    waiting=0,
+    started_total=7,
 )
 AFTER = 30.0
 
@@ -34,6 +42,10 @@ def twice(now: float, after_seconds: float = AFTER, watch: Watch | None = None, 
         (100.5, {"take_at": 89.0, "consuming": False}, ""),
         (100.5, {"take_at": 89.0, "connected": False}, ""),
         (100.5, {"take_at": None}, ""),
+        (100.5, {"take_at": 89.9, "take_waits": 0.1}, "it has asked its broker for no messages for 10 s"),
+        (100.5, {"take_at": 61.0, "take_waits": 30.0}, ""),
+        (100.5, {"take_at": 60.0, "take_waits": 30.0}, "it has asked its broker for no messages for 40 s"),
+        (100.5, {"take_at": 1.0, "take_waits": 0.0}, ""),
     ],
 )
 def test_rules_of_one_look_hold_at_the_second(now: float, changes: dict[str, Any], why: str) -> None:
@@ -42,6 +54,7 @@ def test_rules_of_one_look_hold_at_the_second(now: float, changes: dict[str, Any
 
 def test_a_short_patience_is_that_of_all_rules() -> None:
     assert twice(100.5, 3.0, take_at=96.0)[1] == "it has asked its broker for no messages for 4 s"
+    assert twice(100.5, 3.0, take_at=70.0, take_waits=30.0)[1] == "", "an answer is not due before its time"
 
 
 def run(looks: list[tuple[float, dict[str, Any]]]) -> list[str]:

@@ -33,7 +33,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     write(tmp_path, facts(take_at=None, connected=True, something_new={"a": [1]}))
     beat = heartbeat.read(str(tmp_path), PID)
     assert beat is not None
-    assert (beat.at, beat.connected, beat.take_at) == (50.0, True, None)
+    assert (beat.at, beat.connected, beat.take_at, beat.take_waits) == (50.0, True, None, 1.0)
     assert beat.tasks_left() == TasksLeft(1, 0, 1, 10.5, "shop.tasks.export")
 
 
@@ -44,6 +44,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         facts(at="now"),
         facts(at=-1.0),
         facts(active=-1),
+        facts(take_waits=-1.0),
+        facts(take_waits=3601),
         facts(active=1.5),
         facts(active=True),
         facts(runtime_buckets=[1, 2]),

@@ -48,6 +48,18 @@ async def test_one_that_falls_silent_is_told_once(stage: Stage) -> None:
     await throughout(lambda: found(stage) == [FoundStuck(ID, "its loop has shown no sign of life for 21 s")], 0.3)
 
 
+@pytest.mark.parametrize(("waits", "stuck"), [(1.0, True), (30.0, False), (0.0, False)])
+async def test_who_has_its_broker_answer_late_is_not_deaf(stage: Stage, waits: float, stuck: bool) -> None:
+    attended(stage, 600.0)
+    now = asyncio.get_running_loop().time()
+    alive = {"connected": True, "consuming": True, "can_consume": True}
+    stage.beats(at=now, take_at=max(0.0, now - 25.0), take_waits=waits, **alive)
+    if stuck:
+        await eventually(lambda: found(stage), what="its being found stuck")
+    else:
+        await throughout(lambda: found(stage) == [], 0.4)
+
+
 @pytest.mark.parametrize("why", ["never", "stopping", "ended", "no heartbeat"])
 async def test_nobody_else_is(stage: Stage, why: str) -> None:
     attended(stage, 0.0 if why == "never" else 20.0)

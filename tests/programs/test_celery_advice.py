@@ -88,6 +88,24 @@ def test_visibility_timeout(timeout: float | None, limits: list[float | None], w
     assert list(app_warnings(WORKER, elsewhere, {})) == []
 
 
+@pytest.mark.parametrize(
+    ("interval", "why"),
+    [
+        (None, ""),
+        (0.2, ""),
+        (5.0, ""),
+        (30.0, "workers wait for 30s at each question for messages: a drain may end before it is sure"),
+        (0.0, "workers wait until a message comes"),
+    ],
+)
+def test_polling_interval(interval: float | None, why: str) -> None:
+    found = said(WORKER, polling_interval=interval)
+    assert [key for key, _ in found] == (["app"] if why else [])
+    assert why in "".join(text for _, text in found)
+    elsewhere = AppFacts(transport="sqs", polling_interval=interval)
+    assert list(app_warnings(WORKER, elsewhere, {})) == []
+
+
 def test_a_schedule_with_a_task_that_nobody_has() -> None:
     entry = EntryFacts("nightly", "shop.gone", known=False, queue="celery")
     assert "sends shop.gone (nightly), which shop does not have" in only(said(BEAT, schedule=(entry,)))[1]

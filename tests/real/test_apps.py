@@ -32,7 +32,7 @@ print("noise on stdout")
 app = Celery("shop", broker="redis://:secret@127.0.0.1:1/0")
 app.conf.task_acks_late = True
 app.conf.task_time_limit = 40
-app.conf.broker_transport_options = {"visibility_timeout": 60}
+app.conf.broker_transport_options = {"visibility_timeout": 60, "polling_interval": 2}
 app.conf.task_routes = {"shop.mail": {"queue": "mail"}}
 app.conf.beat_schedule = {
     "nightly": {"task": "shop.mail", "schedule": 60.0},
@@ -56,6 +56,7 @@ def test_what_decides_what_can_be_lost_is_seen(tmp_path: Path) -> None:
     app = inspected(pool(tmp_path), 60)
     assert app.error == ""
     assert (app.transport, app.visibility_timeout, app.disable_prefetch) == ("redis", 60.0, False)
+    assert app.polling_interval == 2.0
     assert app.worker_pool == "prefork"
     assert app.tasks == (
         TaskFacts("shop.mail", acks_late=False, reject_on_worker_lost=False, time_limit=40.0),

@@ -225,6 +225,7 @@ class Guest:
             draining=self.intake.closed,
             can_consume=self.connected and intake.can_consume(channel),
             take_at=self._asked_at(),
+            take_waits=intake.take_waits(channel),
             reserved=self._reserved(held, told),
             waiting=_waiting(),
             ledger_overflow=self.ledger.overflow if self.ledger is not None else 0,
@@ -333,13 +334,14 @@ class Guest:
         self._needs("drain")
         self.intake.close(self.consumer)
         self.beat()
-        self._when_nothing_is_in_flight(number, time.monotonic() + intake.IN_FLIGHT_SECONDS)
+        patience = intake.in_flight_seconds(intake.channel_of(self.consumer))
+        self._when_nothing_is_in_flight(number, time.monotonic() + patience)
 
     def _when_nothing_is_in_flight(self, number: int, deadline: float) -> None:
         channel = intake.channel_of(self.consumer)
         intake.read_paused(channel)
         in_flight = intake.in_flight(channel)
-        if in_flight and self.connected and time.monotonic() < deadline:
+        if in_flight and self.intake.closed and self.connected and time.monotonic() < deadline:
             self._hub.call_later(POLL_SECONDS, self._when_nothing_is_in_flight, number, deadline)
             return
         self.beat()

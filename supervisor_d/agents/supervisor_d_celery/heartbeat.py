@@ -15,6 +15,7 @@ the broker is away Celery waits inside a loop of its own, which looks in here on
     connected, consuming, draining, can_consume (prefetch credit is left)
     take_at             CLOCK_MONOTONIC of the last BRPOP sent, null before the first; of this writing where there is
                         nothing to pop: messages come by subscriptions alone (Broadcast), or there is no queue
+    take_waits          seconds that a BRPOP waits for its answer, 3600 at most; 0: for ever, or for longer
     processes, target   pool processes there are and there should be (a process on its way out still counts as there)
     busy, idle          pool processes with a task; those that could be given one, which one that still starts cannot
     active, reserved    tasks that run; messages that wait in here

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 from typing import Any
 
-IN_FLIGHT_SECONDS = 1.1
-"""kombu's BRPOP waits one second."""
+BRPOP_SECONDS = 1.0
+"""How long kombu's BRPOP waits, where the application sets no `polling_interval`."""
+WAITS_MOST_SECONDS = 3600.0
+ANSWER_SECONDS = 0.1
+"""An answer's way here."""
 
 
 class Intake:
@@ -62,6 +65,17 @@ def channel_of(consumer: Any) -> Any:
 def in_flight(channel: Any) -> bool:
     """Whether a BRPOP waits for its answer (other brokers push: nothing is ever in flight)."""
     return bool(getattr(channel, "_in_poll", None))
+
+
+def take_waits(channel: Any) -> float:
+    """Seconds that a BRPOP waits for its answer; 0 for ever, as for more than WAITS_MOST_SECONDS."""
+    waits = getattr(channel, "brpop_timeout", BRPOP_SECONDS)
+    return float(waits) if isinstance(waits, (int, float)) and 0 < waits <= WAITS_MOST_SECONDS else 0.0
+
+
+def in_flight_seconds(channel: Any) -> float:
+    """After how long the last BRPOP must have been answered."""
+    return (take_waits(channel) or WAITS_MOST_SECONDS) + ANSWER_SECONDS
 
 
 def held(channel: Any) -> int | None:

@@ -31,6 +31,7 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+Wait = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 Name = Annotated[str, msgspec.Meta(max_length=10_000)]
 
 
@@ -55,6 +56,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
     can_consume: bool = False
     take_at: Seconds | None = None
     """When it last asked the broker for a message."""
+    take_waits: Wait = 1.0
+    """How long a question waits for its answer; 0: for ever.  kombu's own second from an older agent."""
     draining: bool = False
     processes: Count = 0
     target: Count = 0

@@ -74,6 +74,7 @@ def vitals_of(beat: Heartbeat) -> health.Vitals:
         consuming=beat.consuming and not beat.draining,
         can_consume=beat.can_consume,
         take_at=beat.take_at,
+        take_waits=beat.take_waits,
         idle=max(0, beat.processes - beat.busy) if beat.idle is None else beat.idle,
         waiting=beat.waiting,
         started_total=beat.started_total,
