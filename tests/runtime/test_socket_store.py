@@ -305,9 +305,17 @@ async def test_what_makes_no_sense_ends_the_link_and_nothing_else(world: World) 
         assert links[-1].recv(100) == b"", "one too many"
         for link in links:
             link.close()
+        await eventually(lambda: _welcomed(store), what="room for another one")
         world.die(store)
         with found(world.side()) as given:
             assert given.keys() == {name}
+
+
+def _welcomed(store: SocketStore) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
+        link.settimeout(5)
+        link.connect(store.address)
+        return link.recv(100) != b""
 
 
 async def test_a_socket_file_of_a_dead_store_is_in_nobodys_way(world: World) -> None:
