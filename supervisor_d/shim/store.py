@@ -24,6 +24,7 @@ A daemon's death is the end of its link, and nothing else: the next one asks for
 from __future__ import annotations
 
 import os
+import select
 
 from supervisor_d.shim import kernel, wire
 from supervisor_d.shim.kernel import AF_UNIX, SOCK_NONBLOCK, SOCK_SEQPACKET, Socket
@@ -47,9 +48,9 @@ class Store:
         already: the next one has a store of its own by now, whose place is not ours to take.  Raises OSError when
         nobody could come after it: there is no room for a socket in the directory."""
         kernel.set_name(wire.STORE_NAME)
-        self._add(link)
-        if self._links:
+        if _is_open(link):
             self._listen(directory)
+            self._add(link)  # its first word says that it can be found
             self._loop.run()
 
     def _listen(self, directory: int) -> None:
@@ -140,6 +141,12 @@ class Store:
             connection.close()
         if not self._links and not self._kept:
             self._loop.stop()  # there is nothing that a daemon could come for
+
+
+def _is_open(link: Socket) -> bool:
+    end = select.poll()
+    end.register(link.fileno(), 0)  # POLLHUP is always told
+    return not end.poll(0)
 
 
 def _identity() -> tuple[int, int, int, str]:
