@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from supervisor_d.runtime.drivers.gunicorn import GunicornDriver
+from supervisor_d.runtime.drivers.gunicorn_scoreboard import read_board
 from supervisor_d.runtime.proc import children_of, stat_fields
 from tests.agents.gunicorn import CLASSES, board, listening, serving, web
 from tests.agents.test_gunicorn_agent import ask
@@ -82,9 +83,7 @@ async def test_a_worker_that_hangs_while_it_boots_can_be_stopped(tmp_path: Path)
     (tmp_path / "shop.py").write_text("import time\ntime.sleep(600)\n")
     with listening() as listener:
         async with running(GunicornDriver, spec, tmp_path, (listener,)) as web_0:
-            await eventually(
-                lambda: (tmp_path / "private/scoreboard").exists() and board(web_0).workers, what="it boots"
-            )
+            await eventually(lambda: (made := read_board(str(web_0.private_dir))) and made.workers, what="it boots")
             os.kill(web_0.pid, signal.SIGTERM)
             assert await asyncio.wait_for(web_0.child.wait(), 10) == 0
 
