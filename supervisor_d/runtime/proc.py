@@ -1,8 +1,10 @@
-"""The few facts of /proc/<pid> that tell who belongs to whom.  All of them are about an instant that has passed."""
+"""The few facts that tell who belongs to whom, most of /proc/<pid>.  All are about an instant that has passed."""
 
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import time
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -64,3 +66,9 @@ def proportional_memory(pid: int) -> int | None:
             return next((int(line.split()[1]) * 1024 for line in rollup if line.startswith(b"Pss:")), None)
     except OSError:
         return None
+
+
+def listener_pid(connection: socket.socket) -> int:
+    """The process that called listen(2) at the other end of a unix connection (SO_PEERCRED, unix(7))."""
+    pid, _uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)

@@ -19,7 +19,6 @@ a reused pid never is.
 
 from __future__ import annotations
 
-import array
 import ctypes
 import os
 import socket
@@ -121,11 +120,9 @@ def given_by_shim(record: Record, what: str) -> list[int]:
 
 def _receive(connection: socket.socket, received: list[int]) -> bytes:
     """Some bytes; descriptors that come with them are added to `received`.  Raises OSError."""
-    space = socket.CMSG_SPACE(4 * wire.LISTENERS_MAX)
-    data, control, _, _ = connection.recvmsg(wire.MESSAGE_MAX_BYTES, space, socket.MSG_CMSG_CLOEXEC)
-    for level, kind, rights in control:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            received.extend(array.array("i", rights[: len(rights) - len(rights) % 4]))
+    size, most, flags = wire.MESSAGE_MAX_BYTES, wire.LISTENERS_MAX, socket.MSG_CMSG_CLOEXEC
+    data, fds, _, _ = socket.recv_fds(connection, size, most, flags)
+    received += fds
     if not data:
         raise ConnectionResetError("the shim ended the link")
     return data

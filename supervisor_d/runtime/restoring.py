@@ -142,8 +142,10 @@ class Restorer:
             self._looking_since.pop(process_id, None)
             self._emit(Restored(process_id, summary, report.restored))
             return
-        since = self._looking_since.setdefault(process_id, time.monotonic())
-        away = time.monotonic() - since < LOOK_SECONDS
+        now = time.monotonic()
+        looking = {known: since for known, since in self._looking_since.items() if now - since < 2 * LOOK_SECONDS}
+        self._looking_since = looking  # those that were given up are forgotten
+        away = now - looking.setdefault(process_id, now) < LOOK_SECONDS
         reason = f"{not_yet} ({summary})" if summary else not_yet
         self._emit(RestoreFailed(process_id, reason, away, report.restored))
 

@@ -12,19 +12,18 @@ continued and asked once more, then its sockets are copied out of it (pidfd_getf
 
 from __future__ import annotations
 
-import array
 import asyncio
 import os
 import select
 import signal
 import socket
-import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from supervisor_d.runtime import pidfd as pidfds
 from supervisor_d.runtime.inherited import Socket
+from supervisor_d.runtime.proc import listener_pid
 from supervisor_d.runtime.recovery import held_by
 from supervisor_d.shim import wire
 
@@ -32,7 +31,6 @@ ANSWER_SECONDS = 1.0
 """For a store to answer: it is idle, or it is stopped."""
 RETRY_SECONDS = 30.0
 """Between one store and the next, where one does not live long or cannot be had."""
-_CONTINUE = signal.SIGCONT
 _DESCRIPTORS_MAX = 253
 """In one message: SCM_MAX_FD, unix(7)."""
 
@@ -193,12 +191,8 @@ class SocketStore:
     def _receive(self) -> tuple[wire.Message, list[int]]:
         if self._link is None:
             raise ConnectionResetError("there is no store")
-        fds = array.array("i")
-        space = socket.CMSG_SPACE(_DESCRIPTORS_MAX * fds.itemsize)
-        data, control, _, _ = self._link.recvmsg(wire.MESSAGE_MAX_BYTES, space, socket.MSG_CMSG_CLOEXEC)
-        for level, kind, rights in control:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
+        size, flags = wire.MESSAGE_MAX_BYTES, socket.MSG_CMSG_CLOEXEC
+        data, fds, _, _ = socket.recv_fds(self._link, size, _DESCRIPTORS_MAX, flags)
         if not data:
             raise ConnectionResetError("the store ended")
         try:
@@ -208,7 +202,7 @@ class SocketStore:
         except ValueError:
             _close(fds)
             raise
-        return message, list(fds)
+        return message, fds
 
     def _given(self, found: dict[str, Socket]) -> list[str]:
         """Some more sockets, added to `found`; no names: that was all.  Raises OSError and ValueError."""
@@ -255,9 +249,8 @@ class SocketStore:
 
 
 def _woken(connection: socket.socket) -> wire.Identity | None:
-    """Who listens at the other end (SO_PEERCRED, unix(7)): the store itself, continued if it was stopped; None when it
-    is dead."""
-    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    """Who listens at the other end: the store itself, continued if it was stopped; None when it is dead."""
+    pid = listener_pid(connection)
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
@@ -269,7 +262,7 @@ def _woken(connection: socket.socket) -> wire.Identity | None:
         found = wire.identify(pid, pidfd)
         if link.poll(0):
             return None
-        pidfds.send(pidfd, _CONTINUE)
+        pidfds.send(pidfd, signal.SIGCONT)
     except OSError:
         return None
     else:

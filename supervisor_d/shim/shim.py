@@ -84,7 +84,7 @@ class Shim:
         kernel.set_handler(kernel.SIGCHLD, _nothing)
         kernel.set_wakeup_fd(wakes, warn_on_full_buffer=False)
         self._loop.watch(self._wakes, self._died)
-        self._identity = _identity(os.getpid())
+        self._identity = identity(os.getpid())
 
     def run(self, link: Socket, record: int, log_directory: int, listeners: list[int]) -> None:
         """Until released, or until the gate is closed unopened.  Descriptors: of the record's directory, of the log's,
@@ -183,7 +183,7 @@ class Shim:
         if agent:
             agent.close()
         self._loop.watch(self._report.fileno(), self._reported)
-        self.say({"event": "forked", "process": _identity(self._main), "cgroup": in_cgroup})
+        self.say({"event": "forked", "process": identity(self._main), "cgroup": in_cgroup})
 
     def _link_ended(self, link: Link) -> None:
         """The first link's end, with the gate unopened: nobody wants us, and nobody will know of us."""
@@ -317,7 +317,7 @@ def _nothing(*_: object) -> None:
     """A handler there must be, for the wake-up descriptor to be written."""
 
 
-def _identity(pid: int) -> tuple[int, int, int, str]:
+def identity(pid: int) -> tuple[int, int, int, str]:
     """Of ourselves or of a child that nobody else can reap."""
     pidfd = os.pidfd_open(pid)
     try:

@@ -29,6 +29,7 @@ import select
 from supervisor_d.shim import kernel, wire
 from supervisor_d.shim.kernel import AF_UNIX, SOCK_NONBLOCK, SOCK_SEQPACKET, Socket
 from supervisor_d.shim.loop import Loop
+from supervisor_d.shim.shim import identity
 
 BACKLOG = 16
 AT_ONCE = 64
@@ -79,16 +80,17 @@ class Store:
         connection.setblocking(False)
         self._links.append(connection)
         self._loop.watch(connection.fileno(), lambda: self._ready(connection))
-        self._say(connection, {"event": "began", "version": wire.VERSION, "process": _identity()})
+        self._say(connection, {"event": "began", "version": wire.VERSION, "process": identity(os.getpid())})
 
     def _ready(self, connection: Socket) -> None:
+        descriptors: list[int] = []
         try:
             data, descriptors = kernel.receive(connection, wire.MESSAGE_MAX_BYTES)
             message = wire.decode(data) if data else {"ask": "leave"}
         except BlockingIOError:
             return
         except (OSError, ValueError):
-            message, descriptors = {"ask": "leave"}, []
+            message = {"ask": "leave"}
         self._asked(connection, message, descriptors)
 
     def _asked(self, connection: Socket, message: wire.Message, descriptors: list[int]) -> None:
@@ -147,11 +149,3 @@ def _is_open(link: Socket) -> bool:
     end = select.poll()
     end.register(link.fileno(), 0)  # POLLHUP is always told
     return not end.poll(0)
-
-
-def _identity() -> tuple[int, int, int, str]:
-    pidfd = os.pidfd_open(os.getpid())
-    try:
-        return wire.identity_fields(os.getpid(), pidfd)
-    finally:
-        os.close(pidfd)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from supervisor_d.runtime import socket_store
+from supervisor_d.runtime import pidfd, socket_store
 from supervisor_d.runtime.inherited import fd_name
 from supervisor_d.runtime.socket_store import SocketStore
 from supervisor_d.runtime.zygote import STORE, Zygote
@@ -201,7 +201,8 @@ async def test_a_stopped_store_gives_its_sockets_all_the_same(
     world.die(store)
     os.kill(pid, signal.SIGSTOP)
     if not continues:
-        monkeypatch.setattr(socket_store, "_CONTINUE", signal.SIGWINCH)
+        send = pidfd.send
+        monkeypatch.setattr(pidfd, "send", lambda fd, number: number == signal.SIGCONT or send(fd, number))
     store = world.side()
     with found(store) as given:
         assert given == {name: ("web", inode)} if continues else list(given.values()) == [("", inode)]

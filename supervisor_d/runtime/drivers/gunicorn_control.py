@@ -15,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import socket
 import struct
 from dataclasses import dataclass
 from typing import Any
 
 from supervisor_d.runtime.drivers.members import MEMBERS_MAX
+from supervisor_d.runtime.proc import listener_pid
 
 ANSWER_SECONDS = 2.0
 ANSWER_MAX_BYTES = 1024 * 1024
@@ -78,7 +78,7 @@ async def ask(path: str, master: int, command: str, *args: str) -> dict[str, Any
 async def _exchange(path: str, master: int, question: dict[str, Any]) -> dict[str, Any]:
     reader, writer = await asyncio.open_unix_connection(path)
     try:
-        if _listener_pid(writer.get_extra_info("socket")) != master:
+        if listener_pid(writer.get_extra_info("socket")) != master:
             raise ControlError("another process listens there")
         body = json.dumps(question).encode()
         writer.write(struct.pack(">I", len(body)) + body)
@@ -92,9 +92,3 @@ async def _exchange(path: str, master: int, question: dict[str, Any]) -> dict[st
         raise ControlError("the master refused")
     data: dict[str, Any] = answer["data"]
     return data
-
-
-def _listener_pid(connected: socket.socket) -> int:
-    """The process that called listen(2) on the other side (SO_PEERCRED, unix(7))."""
-    pid, _uid, _gid = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(pid)
