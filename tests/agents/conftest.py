@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.agents.harness import Node, Server, Truth
+from tests.agents.harness import AGENTS_DIR, Node, Server, Truth
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +54,12 @@ def start(tmp_path: Path, broker: Server, store: Server) -> Iterator[Callable[..
     yield start
     for node in nodes:
         node.end()
+
+
+@pytest.fixture
+def agent_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """A module of our Celery agent by its name, imported as it is in a worker; gone at the end of the test."""
+    monkeypatch.syspath_prepend(AGENTS_DIR)
+    yield lambda name: import_module(f"supervisor_d_celery.{name}")
+    for name in [name for name in sys.modules if name.startswith("supervisor_d_celery")]:
+        del sys.modules[name]

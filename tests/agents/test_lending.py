@@ -7,7 +7,6 @@ import os
 import re
 import select
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,20 +14,15 @@ from typing import Any
 
 import pytest
 
-from tests.agents.harness import AGENTS_DIR, Node, Server, Truth
+from tests.agents.harness import Node, Server, Truth
 from tests.support.waiting import wait_for
 
 Start = Callable[..., Node]
 
 
 @pytest.fixture
-def lending(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(AGENTS_DIR)
-    from importlib import import_module
-
-    yield import_module("supervisor_d_celery.lending")
-    for name in [name for name in sys.modules if name.startswith("supervisor_d_celery")]:
-        del sys.modules[name]
+def lending(agent_module: Callable[[str], Any]) -> Any:
+    return agent_module("lending")
 
 
 class Shim:

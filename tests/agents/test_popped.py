@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import socket
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from tests.agents.harness import AGENTS_DIR
-
 
 @pytest.fixture
-def popped(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    monkeypatch.syspath_prepend(AGENTS_DIR)
-    from importlib import import_module
-
-    yield import_module("supervisor_d_celery.popped")
-    for name in [name for name in sys.modules if name.startswith("supervisor_d_celery")]:
-        del sys.modules[name]
+def popped(agent_module: Callable[[str], Any]) -> Any:
+    return agent_module("popped")
 
 
 ANSWER = b'*2\r\n$5\r\nqueue\r\n$12\r\n{"a":"\r\n$3"}\r\n'
